@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+/* A frame: some time steps of some sequences on their way through the program.
+ *
+ * Its rows stand in time order, those of one step side by side, longest sequence first:
+ * rows first[t] ... first[t + 1] - 1 belong to step t, and row r of each step to sequence
+ * r. So a step never touches a sequence that has ended, and a reverse direction meets each
+ * one at its own last step. One stream is a frame of one row a step. */
+#ifndef CLSTM_FRAME_H
+#define CLSTM_FRAME_H
+
+#include "model.h"
+
+struct frame {
+    size_t n_steps;
+    const size_t *first;     /* [n_steps + 1]                                       */
+    float *const *state;     /* [first[1]]: the state row of each sequence          */
+    const int64_t *tokens;   /* [first[n_steps]], of a model of tokens              */
+    struct values *slot;     /* [n_ops + 1]; slot 0 is the input                    */
+    /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
+    size_t z_rows;           /* rows whose totals fit in z                          */
+    float *z;                /* totals of the input part                            */
+    float *layer[2];         /* outputs between the layers of a stack               */
+    float *direction[2];     /* outputs of each direction                           */
+    float *unprojected;      /* [max_batch] h before projection                     */
+    float *gathered;         /* [max_batch] h rows side by side, for the BLAS       */
+    const float **h;         /* [max_batch]                                         */
+    float **c;               /* [max_batch]                                         */
+};
+
+/* Lays a frame for at most max_rows rows, max_batch a step, out in the carver's memory. */
+void clstm_frame_carve(struct carver *carver, const clstm_model *m, size_t max_rows,
+                       size_t max_batch, struct frame *out);
+
+/* Steps of one stream that are taken at once: as many as a small scratch block holds. */
+size_t clstm_run_rows(const clstm_model *m);
+
+/* step.c: runs the program over the frame, from slot 0 (or the tokens) to the last slot. */
+void clstm_walk(const clstm_model *m, struct frame *f);
+
+/* recurrent.c */
+void clstm_lstm_walk(const clstm_model *m, const struct lstm *l, struct frame *f, struct values in,
+                     struct values out);
+
+#endif

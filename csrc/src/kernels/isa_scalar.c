@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+#include "region.h"
+
+#include "../cpu.h"
+#include "kernels.h"
+
+#include "vec_scalar.h"
+
+#include "math.inc.h"
+
+#include "product.inc.h"
+
+#include "lstm.inc.h"
+#include "map.inc.h"
+#include "norm.inc.h"
+
+const struct kernels clstm_kernels_scalar = {"scalar", CPU_ANY, product, lstm, map, norm};

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+/* What a kernel set is: one table of functions, made from one text per kernel.
+ *
+ * Shapes. Weights are packed as panel[block][k][gate][UNITS]: UNITS hidden units finish
+ * together, so their gates never leave the registers. Rows of values are padded to
+ * UNITS floats; the pad is zero in weights, and what lands in it is never read back.
+ *
+ * Order. Each sum starts from its bias (or a total that began there); blocks of K_BLOCK
+ * inputs are added to it in index order, those of x first, then those of h; a block is
+ * one chain of fused multiply-adds from zero. Width, rows and threads change nothing. */
+#ifndef CLSTM_KERNELS_H
+#define CLSTM_KERNELS_H
+
+#include <stddef.h>
+
+#define UNITS 16
+#define K_BLOCK 64
+#define GATES_MAX 4
+#define ROW_GROUP 64 /* rows that one pass of many_rows keeps in L1 */
+
+static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; }
+
+/* One packed matrix, or two side by side that are read for the same sums. */
+struct panels {
+    size_t n_gates;   /* 4 for an LSTM, 1 for a plain matrix                       */
+    size_t n_blocks;  /* of UNITS outputs each                                     */
+    size_t n_x, n_h;  /* inputs of the first and second part; either may be 0      */
+    float *weight;    /* owned: [n_blocks][n_x + n_h][n_gates][UNITS]              */
+    float *bias;      /* owned: [n_blocks][n_gates][UNITS]                         */
+};
+
+/* Rows of values: row r begins at at[r * stride]. */
+struct values {
+    float *at;
+    size_t stride;
+};
+
+/* The rows of one time step of one LSTM cell. */
+struct lstm_rows {
+    size_t n;                 /* rows                                                   */
+    const float *total;       /* [n][total_stride] as product() left them, or the bias  */
+    size_t total_stride;      /* 0: every row starts from the bias                      */
+    const float *x;           /* [n][x_stride], or NULL: x is in the totals already     */
+    size_t x_stride;
+    const float *const *h;    /* [n] rows of the last step, or NULL: in the totals too  */
+    float *const *c;          /* [n] cell states, updated where they lie                */
+    struct values out;        /* [n] new h                                              */
+};
+
+enum map_kind { /* y = f(x), element by element */
+    MAP_AFFINE, /* a[i] x + b[i] */
+    MAP_CLAMP,  /* p0 ... p1: ReLU, ReLU6, Hardtanh */
+    MAP_LEAKY,  /* a[i] x below 0: LeakyReLU, PReLU */
+    MAP_ELU,    /* p0 (exp(x) - 1) below 0 */
+    MAP_FLUSH,  /* |x| < 2^-100 to 0 */
+    MAP_TANH,
+    MAP_SIGMOID,
+    MAP_GELU,
+    MAP_GELU_TANH,
+    MAP_SILU,
+    MAP_SOFTPLUS /* log(1 + exp(p0 x)) / p0, x where p0 x > p1 */
+};
+
+enum norm_kind { NORM_LAYER, NORM_SOFTMAX, NORM_LOG_SOFTMAX };
+
+struct kernels {
+    const char *name;
+    int needs; /* enum cpu_feature */
+
+    /* y[n][n_blocks][n_gates][UNITS] = bias + panels . x, over the x part alone. */
+    void (*product)(const struct panels *p, size_t n, const float *x, size_t x_stride,
+                    struct values y);
+    void (*lstm)(const struct panels *p, const struct lstm_rows *rows);
+    /* n floats, a multiple of UNITS; a and b are [n] or NULL. */
+    void (*map)(enum map_kind kind, size_t n, const float *x, float *y, const float *a,
+                const float *b, const float p[2]);
+    /* One row of n features; weight and bias are padded [n] or NULL, for NORM_LAYER. */
+    void (*norm)(enum norm_kind kind, size_t n, const float *x, float *y, const float *weight,
+                 const float *bias, float eps);
+};
+
+extern const struct kernels clstm_kernels_scalar, clstm_kernels_avx2, clstm_kernels_avx512,
+    clstm_kernels_neon;
+
+#endif

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/* Sums of products over packed panels. NV vectors make one block of UNITS. */
+#define NV (UNITS / LANES)
+
+/* total[b][g][v] += the products of one row with P neighbouring panels. The totals stay in
+ * registers over all blocks of inputs. */
+INLINE void one_row(const int P, const int G, vf *total, const float *const *w, size_t n_k,
+                    const float *x)
+{
+    const float *panel[PANELS];
+    UNROLL for (int b = 0; b < P; b++) panel[b] = w[b];
+    for (size_t first = 0; first < n_k; first += K_BLOCK) {
+        const size_t last = n_k - first < K_BLOCK ? n_k : first + K_BLOCK;
+        vf sum[PANELS * GATES_MAX * NV];
+        UNROLL for (int i = 0; i < P * G * NV; i++) sum[i] = v_all(0.0f);
+        for (size_t k = first; k < last; k++) {
+            const vf xk = v_all(x[k]);
+            UNROLL for (int b = 0; b < P; b++) {
+                UNROLL for (int i = 0; i < G * NV; i++)
+                    sum[b * G * NV + i] =
+                        v_fma(v_load(panel[b] + i * LANES), xk, sum[b * G * NV + i]);
+                panel[b] += G * UNITS;
+            }
+        }
+        UNROLL for (int i = 0; i < P * G * NV; i++) total[i] = v_add(total[i], sum[i]);
+    }
+}
+
+/* total[r] += the products of R rows with V vectors of every gate, one block of inputs. */
+INLINE void some_rows(const int R, const int G, const int V, const float *w, size_t n_k,
+                      const float *const *x, size_t at, float *const *total)
+{
+    vf sum[ROWS][GATES_MAX * NV];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int i = 0; i < G * V; i++) sum[r][i] = v_all(0.0f);
+    for (size_t k = 0; k < n_k; k++) {
+        vf xk[ROWS];
+        UNROLL for (int r = 0; r < R; r++) xk[r] = v_all(x[r][at + k]);
+        UNROLL for (int g = 0; g < G; g++)
+            UNROLL for (int v = 0; v < V; v++) {
+                const vf weight = v_load(w + g * UNITS + v * LANES);
+                UNROLL for (int r = 0; r < R; r++)
+                    sum[r][g * V + v] = v_fma(weight, xk[r], sum[r][g * V + v]);
+            }
+        w += G * UNITS;
+    }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int g = 0; g < G; g++)
+            UNROLL for (int v = 0; v < V; v++) {
+                float *t = total[r] + g * UNITS + v * LANES;
+                v_store(t, v_add(v_load(t), sum[r][g * V + v]));
+            }
+}
+
+/* The same for any number of rows up to ROW_GROUP and one whole block of UNITS. A block of
+ * K_BLOCK inputs is 16 KiB of weights at most: it serves all rows from L1. */
+INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const float *const *x,
+                      float *const *total)
+{
+    /* All vectors of a block at once where one gate alone leaves registers free. */
+    const int V = G == 1 ? NV : TILE;
+    for (size_t first = 0; first < n_k; first += K_BLOCK) {
+        const size_t count = n_k - first < K_BLOCK ? n_k - first : K_BLOCK;
+        for (size_t r = 0; r < n;) {
+            const size_t left = n - r;
+            for (int v = 0; v < NV; v += V) {
+                const float *weight = w + first * G * UNITS + v * LANES;
+                float *t[ROWS];
+                const size_t rows = left < ROWS ? left : ROWS;
+                for (size_t i = 0; i < rows; i++) t[i] = total[r + i] + v * LANES;
+                switch (rows) {
+#define CASE(R) \
+    case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t); break;
+                    CASE(1) CASE(2) CASE(3)
+#if ROWS > 3
+                    CASE(4)
+#endif
+#if ROWS > 4
+                    CASE(5) CASE(6)
+#endif
+#undef CASE
+                }
+            }
+            r += left < ROWS ? left : ROWS;
+        }
+    }
+}
+
+INLINE void product_gates(const int G, const struct panels *p, size_t n, const float *x,
+                          size_t x_stride, struct values y)
+{
+    const size_t n_k = p->n_x + p->n_h;
+    for (size_t row = 0; row < n; row += ROW_GROUP) {
+        const size_t rows = n - row < ROW_GROUP ? n - row : ROW_GROUP;
+        const float *in[ROW_GROUP];
+        for (size_t r = 0; r < rows; r++) in[r] = x + (row + r) * x_stride;
+        for (size_t b = 0; b < p->n_blocks; b++) {
+            const float *w = p->weight + b * n_k * G * UNITS;
+            const float *bias = p->bias + b * G * UNITS;
+            float *out[ROW_GROUP];
+            for (size_t r = 0; r < rows; r++)
+                out[r] = y.at + (row + r) * y.stride + b * G * UNITS;
+            if (rows == 1) {
+                vf total[GATES_MAX * NV];
+                UNROLL for (int i = 0; i < G * NV; i++) total[i] = v_load(bias + i * LANES);
+                one_row(1, G, total, &w, p->n_x, in[0]);
+                UNROLL for (int i = 0; i < G * NV; i++) v_store(out[0] + i * LANES, total[i]);
+            } else {
+                for (size_t r = 0; r < rows; r++) memcpy(out[r], bias, G * UNITS * sizeof *bias);
+                many_rows(G, w, p->n_x, rows, in, out);
+            }
+        }
+    }
+}
+
+static void product(const struct panels *p, size_t n, const float *x, size_t x_stride,
+                    struct values y)
+{
+    if (p->n_gates == 4) product_gates(4, p, n, x, x_stride, y);
+    else product_gates(1, p, n, x, x_stride, y);
+}

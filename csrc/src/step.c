@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+/* The walk over the program: step, run, whole sequence and batch are this one loop. */
+#include <math.h>
+#include <string.h>
+
+#include "fpmode.h"
+#include "frame.h"
+#include "stream.h"
+
+static void embed(const struct embedding *e, size_t n, const int64_t *tokens, struct values out,
+                  size_t width)
+{
+    for (size_t r = 0; r < n; r++) {
+        float *to = out.at + r * out.stride;
+        if (tokens[r] >= 0 && (uint64_t)tokens[r] < e->n)
+            memcpy(to, e->table + (size_t)tokens[r] * out.stride, width * sizeof *to);
+        else
+            for (size_t i = 0; i < width; i++) to[i] = NAN;
+    }
+}
+
+void clstm_walk(const clstm_model *m, struct frame *f)
+{
+    const size_t n = f->first[f->n_steps];
+    for (size_t i = 0; i < m->n_ops; i++) {
+        const struct op *op = &m->ops[i];
+        const struct values in = f->slot[op->input], out = f->slot[i + 1];
+        switch (op->action) {
+        case RUN_ALIAS: break;
+        case RUN_LSTM: clstm_lstm_walk(m, &op->lstm, f, in, out); break;
+        case RUN_PRODUCT: m->kernels->product(&op->product, n, in.at, in.stride, out); break;
+        case RUN_EMBEDDING: embed(&op->embedding, n, f->tokens, out, m->widths[1]); break;
+        case RUN_MAP:
+            for (size_t r = 0; r < n; r++)
+                m->kernels->map(op->map.kind, in.stride, in.at + r * in.stride,
+                                out.at + r * out.stride, op->map.a, op->map.b, op->map.p);
+            break;
+        case RUN_NORM:
+            for (size_t r = 0; r < n; r++)
+                m->kernels->norm(op->norm.kind, m->widths[i + 1], in.at + r * in.stride,
+                                 out.at + r * out.stride, op->norm.weight, op->norm.bias,
+                                 op->norm.eps);
+            break;
+        }
+    }
+}
+
+/* n steps of one stream, at most run_rows. */
+static void take_steps(clstm_stream *s, size_t n, const float *x, const int64_t *tokens, float *y)
+{
+    const clstm_model *m = s->model;
+    struct frame *f = &s->frame;
+    const size_t n_in = m->widths[0], n_out = m->widths[m->n_ops];
+    f->n_steps = n;
+    f->tokens = tokens;
+    for (size_t t = 0; t < n && n_in; t++)
+        memcpy(f->slot[0].at + t * f->slot[0].stride, x + t * n_in, n_in * sizeof *x);
+    clstm_walk(m, f);
+    const struct values out = f->slot[m->n_ops];
+    for (size_t t = 0; t < n; t++)
+        memcpy(y + t * n_out, out.at + t * out.stride, n_out * sizeof *y);
+}
+
+static void run(clstm_stream *s, size_t n_steps, const float *x, const int64_t *tokens, float *y)
+{
+    const clstm_model *m = s->model;
+    const struct fpmode mode = fpmode_enter();
+    while (n_steps) {
+        const size_t n = n_steps < m->run_rows ? n_steps : m->run_rows;
+        take_steps(s, n, x, tokens, y);
+        n_steps -= n;
+        if (x) x += n * m->widths[0];
+        if (tokens) tokens += n;
+        y += n * m->widths[m->n_ops];
+    }
+    fpmode_leave(mode);
+}
+
+void clstm_step(clstm_stream *s, const float *x, float *y)
+{
+    const struct fpmode mode = fpmode_enter();
+    take_steps(s, 1, x, NULL, y);
+    fpmode_leave(mode);
+}
+
+void clstm_step_token(clstm_stream *s, int64_t token, float *y)
+{
+    const struct fpmode mode = fpmode_enter();
+    take_steps(s, 1, NULL, &token, y);
+    fpmode_leave(mode);
+}
+
+void clstm_run(clstm_stream *s, size_t n_steps, const float *x, float *y)
+{
+    run(s, n_steps, x, NULL, y);
+}
+
+void clstm_run_tokens(clstm_stream *s, size_t n_steps, const int64_t *tokens, float *y)
+{
+    run(s, n_steps, NULL, tokens, y);
+}
