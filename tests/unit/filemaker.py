@@ -64,9 +64,9 @@ def make_zip(
         if item.zip64:
             sizes = struct.pack("<2Q", len(item.content), len(packed))
             central_extra = struct.pack("<2H", 1, 16) + sizes + item.extra
-            local_extra = struct.pack("<2H", 1, 16) + (
-                bytes(16) if item.streamed else sizes
-            ) + item.extra
+            local_extra = (
+                struct.pack("<2H", 1, 16) + (bytes(16) if item.streamed else sizes) + item.extra
+            )
             local |= {"packed": 0xFFFFFFFF, "size": 0xFFFFFFFF}
             central |= {"packed": 0xFFFFFFFF, "size": 0xFFFFFFFF}
         local |= item.local
@@ -216,9 +216,7 @@ def npy_of(array: np.ndarray, *, version: int = 1, header: str | None = None) ->
     """An array as other writers might write it: no padding, order as it lies in memory."""
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     if header is None:
-        header = repr(
-            {"descr": array.dtype.str, "fortran_order": fortran, "shape": array.shape}
-        )
+        header = repr({"descr": array.dtype.str, "fortran_order": fortran, "shape": array.shape})
     return npy(header, array.tobytes("F" if fortran else "C"), version=version)
 
 

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: MIT
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: embedsignature=True, binding=True, freethreading_compatible=True
+"""Buffers in, C calls, errors out; no arithmetic.
+
+``step`` reads raw buffers, since a typed memoryview costs 100 ns a call, and keeps the GIL,
+since giving it up costs more than a step; ``run`` and ``sequence`` release it.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from libc.stdint cimport int64_t
+
+from clstm cimport capi
+
+import operator
+
+import numpy as np
+
+from . import _stream
+from .errors import (
+    DTypeError, ModelFormatError, ShapeError, StreamBusyError, TokenError, UnsupportedError)
+
+cdef extern from *:
+    """
+    static inline int clstm_enter(int *busy) { return !__atomic_exchange_n(busy, 1, __ATOMIC_ACQUIRE); }
+    static inline void clstm_leave(int *busy) { __atomic_store_n(busy, 0, __ATOMIC_RELEASE); }
+    """
+    bint clstm_enter(int *busy) nogil
+    void clstm_leave(int *busy) nogil
+
+NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
+VERSION = (<bytes>capi.clstm_version()).decode()
+_ERRORS = {
+    capi.CLSTM_BAD_ARGUMENT: ValueError,
+    capi.CLSTM_BAD_FILE: ModelFormatError,
+    capi.CLSTM_UNSUPPORTED: UnsupportedError,
+    capi.CLSTM_NO_MEMORY: MemoryError,
+    capi.CLSTM_IO: OSError,
+}
+
+
+def available_kernels():
+    """available_kernels() -> tuple of str: the kernel sets of this CPU, best first."""
+    cdef size_t i = 0
+    names = []
+    while capi.clstm_available_kernel(i) != NULL:
+        names.append((<bytes>capi.clstm_available_kernel(i)).decode())
+        i += 1
+    return tuple(names)
+
+
+cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t ndim,
+                   bint writable) except NULL:
+    """A view of a native, C-contiguous float32 array; DTypeError or ShapeError for any other."""
+    cdef int i
+    cdef Py_ssize_t stride
+    try:
+        PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (TypeError, BufferError, ValueError):
+        raise DTypeError(f"{name.decode()}: expected a float32 array, got "
+                         f"{type(array).__name__}") from None
+    if view.itemsize != 4 or view.format == NULL or view.format[0] != c"f" or view.format[1] != 0:
+        given = getattr(array, "dtype", None) or (view.format or b"B").decode()
+        PyBuffer_Release(view)
+        raise DTypeError(f"{name.decode()}: expected native float32, got {given}")
+    stride = 4
+    for i in range(view.ndim - 1, -1, -1):
+        if view.shape[i] > 1 and view.strides[i] != stride:
+            shape = tuple([view.shape[j] for j in range(view.ndim)])
+            PyBuffer_Release(view)
+            raise ShapeError(f"{name.decode()}: expected a C-contiguous array, got strides of "
+                             f"another order with shape {shape}")
+        stride *= view.shape[i]
+    if view.ndim != ndim:
+        shape = tuple([view.shape[j] for j in range(view.ndim)])
+        PyBuffer_Release(view)
+        raise ShapeError(f"{name.decode()}: expected {ndim} axes, got shape {shape}")
+    if writable and view.readonly:
+        PyBuffer_Release(view)
+        raise ShapeError(f"{name.decode()}: expected a writable array, got a read-only one")
+    return <float *>view.buf
+
+
+cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
+    return (<char *>a.buf < <char *>b.buf + b.len and <char *>b.buf < <char *>a.buf + a.len)
+
+
+cdef class Model:
+    """Packed weights in the C core, from the bytes of a .clstm file. Immutable."""
+
+    def __cinit__(self, image, *, kernel=None, gemm=None, precision=None, blas=None, threads=1):
+        cdef capi.clstm_options opt
+        cdef char err[256]
+        cdef Py_buffer view
+        words = [None if w is None else str(w).encode() for w in (kernel, gemm, precision, blas)]
+        opt.size = sizeof(opt)
+        opt.kernel = NULL if words[0] is None else <const char *>words[0]
+        opt.gemm = NULL if words[1] is None else <const char *>words[1]
+        opt.precision = NULL if words[2] is None else <const char *>words[2]
+        opt.blas = NULL if words[3] is None else <const char *>words[3]
+        opt.threads = threads
+        PyObject_GetBuffer(image, &view, 0)
+        with nogil:
+            status = capi.clstm_model_load_memory(view.buf, view.len, &opt, &self.handle, err)
+        PyBuffer_Release(&view)
+        if status != capi.CLSTM_OK:
+            raise _ERRORS[status]((<bytes>err).decode(errors="replace"))
+        self.n_input = capi.clstm_input_size(self.handle)
+        self.n_output = capi.clstm_output_size(self.handle)
+        self.n_tokens = capi.clstm_vocabulary(self.handle)
+        self.n_state = capi.clstm_state_size(self.handle)
+
+    def __dealloc__(self):
+        capi.clstm_model_free(self.handle)
+
+    @property
+    def kernel(self):
+        """Name of the kernel set: "avx512", "avx2", "neon" or "scalar"."""
+        return (<bytes>capi.clstm_kernel(self.handle)).decode()
+
+    @property
+    def gemm(self):
+        """What multiplies sequences and batches: "packed" or "blas"."""
+        return (<bytes>capi.clstm_gemm(self.handle)).decode()
+
+    @property
+    def blas_path(self):
+        """Path of the BLAS in use, or None."""
+        path = capi.clstm_blas(self.handle)
+        return None if path == NULL else (<bytes>path).decode()
+
+    @property
+    def nbytes(self):
+        """Memory that the model holds in the core, in bytes."""
+        return capi.clstm_model_bytes(self.handle)
+
+    @property
+    def streamable(self):
+        """False for a model with a bidirectional layer."""
+        return bool(capi.clstm_streamable(self.handle))
+
+    def sequence(self, x, y, lengths, state, bint given, size_t n_steps, size_t n_batch,
+                 size_t x_step, size_t x_batch, size_t y_step, size_t y_batch):
+        """Whole sequences; strides in elements. The caller has checked every shape: x float32
+        or int64 tokens, y float32, lengths uintp or None, state float32 (B, n_state), read if
+        ``given`` and always written."""
+        cdef Py_buffer xs, ys, ls, ss
+        cdef capi.clstm_batch batch
+        PyObject_GetBuffer(x, &xs, 0)
+        PyObject_GetBuffer(y, &ys, PyBUF_WRITABLE)
+        PyObject_GetBuffer(state, &ss, PyBUF_WRITABLE)
+        batch.n_steps, batch.n_batch = n_steps, n_batch
+        batch.x = NULL if self.n_tokens else <const float *>xs.buf
+        batch.tokens = <const int64_t *>xs.buf if self.n_tokens else NULL
+        batch.y = <float *>ys.buf
+        batch.x_step, batch.x_batch = x_step, x_batch
+        batch.y_step, batch.y_batch = y_step, y_batch
+        batch.lengths = NULL
+        if lengths is not None:
+            PyObject_GetBuffer(lengths, &ls, 0)
+            batch.lengths = <const size_t *>ls.buf
+        batch.state = <const float *>ss.buf if given else NULL
+        batch.state_out = <float *>ss.buf
+        with nogil:
+            status = capi.clstm_sequence(self.handle, &batch)
+        PyBuffer_Release(&xs)
+        PyBuffer_Release(&ys)
+        PyBuffer_Release(&ss)
+        if lengths is not None:
+            PyBuffer_Release(&ls)
+        if status == capi.CLSTM_NO_MEMORY:
+            raise MemoryError("no memory for the sequence")
+        if status != capi.CLSTM_OK:
+            raise ValueError("the core refused the sequence")
+
+
+cdef class Stream:
+    """The state of one sequence. One thread at a time: a second gets StreamBusyError."""
+
+    def __cinit__(self, Model model not None):
+        if not model.streamable:
+            raise UnsupportedError("a bidirectional layer needs the whole sequence: call the model")
+        self.model = model
+        self.steps = 0
+        if capi.clstm_stream_create(model.handle, &self.handle) != capi.CLSTM_OK:
+            raise MemoryError("no memory for a stream")
+
+    def __dealloc__(self):
+        capi.clstm_stream_free(self.handle)
+
+    cdef int enter(self) except -1:
+        if not clstm_enter(&self.busy):
+            raise StreamBusyError("another thread is inside this stream; give each thread its own")
+        return 0
+
+    cdef int64_t token(self, x) except -1:
+        if isinstance(x, (float, np.floating)):
+            raise DTypeError("x: expected a token (an integer), got a float")
+        if isinstance(x, np.ndarray):
+            if x.dtype.kind not in "iu":
+                raise DTypeError(f"x: expected a token (an integer), got {x.dtype}")
+            if x.shape != (1,) and x.shape != ():
+                raise ShapeError(f"x: expected one token, got shape {x.shape}")
+            x = x.item()
+        try:
+            index = operator.index(x)
+        except TypeError:
+            raise DTypeError(f"x: expected a token (an integer), got {type(x).__name__}") from None
+        if not 0 <= index < self.model.n_tokens:
+            raise TokenError(f"token {index} is outside 0 ... {self.model.n_tokens - 1}")
+        return index
+
+    def step(self, x, out=None):
+        """One time step.
+
+        x: float32 (I,), C-contiguous and native; or a token. out: float32 (O,) to write to, not
+        overlapping x, or None for a fresh array. Returns out, or the fresh array. Raises
+        ShapeError, DTypeError or TokenError before anything changes.
+        """
+        cdef Py_buffer xs, ys
+        cdef float *xp
+        cdef float *yp
+        cdef int64_t token = 0
+        cdef bint tokens = self.model.n_tokens > 0
+        if tokens:
+            token = self.token(x)
+        else:
+            xp = floats(x, &xs, b"x", 1, False)
+        try:
+            if not tokens and xs.shape[0] != self.model.n_input:
+                raise ShapeError(f"x: expected shape ({self.model.n_input},), got ({xs.shape[0]},)")
+            if out is None:
+                out = np.empty(self.model.n_output, np.float32)
+            yp = floats(out, &ys, b"out", 1, True)
+            try:
+                if ys.shape[0] != self.model.n_output:
+                    raise ShapeError(
+                        f"out: expected shape ({self.model.n_output},), got ({ys.shape[0]},)")
+                if not tokens and overlap(&xs, &ys):
+                    raise ShapeError("out overlaps x")
+                self.enter()
+                if tokens:
+                    capi.clstm_step_token(self.handle, token, yp)
+                else:
+                    capi.clstm_step(self.handle, xp, yp)
+                self.steps += 1
+                clstm_leave(&self.busy)
+            finally:
+                PyBuffer_Release(&ys)
+        finally:
+            if not tokens:
+                PyBuffer_Release(&xs)
+        return out
+
+    def run(self, X, out=None):
+        """Many time steps: the same bits as step by step.
+
+        X: real numbers (T, I), converted to float32; or tokens (T,). T may be 0. out: float32
+        (T, O) to write to, not overlapping X, or None. Returns (T, O). All is checked before
+        anything changes; the GIL is released meanwhile.
+        """
+        cdef Py_buffer xs, ys
+        cdef float *yp
+        cdef size_t n_steps
+        X = _stream.chunk(self.model, X)
+        n_steps = X.shape[0]
+        if out is None:
+            out = np.empty((n_steps, self.model.n_output), np.float32)
+        yp = floats(out, &ys, b"out", 2, True)
+        try:
+            if ys.shape[0] != <Py_ssize_t>n_steps or ys.shape[1] != self.model.n_output:
+                raise ShapeError(f"out: expected shape ({n_steps}, {self.model.n_output}), "
+                                 f"got ({ys.shape[0]}, {ys.shape[1]})")
+            PyObject_GetBuffer(X, &xs, 0)
+            try:
+                if overlap(&xs, &ys):
+                    raise ShapeError("out overlaps X")
+                self.enter()
+                with nogil:
+                    if self.model.n_tokens:
+                        capi.clstm_run_tokens(self.handle, n_steps, <const int64_t *>xs.buf, yp)
+                    else:
+                        capi.clstm_run(self.handle, n_steps, <const float *>xs.buf, yp)
+                self.steps += n_steps
+                clstm_leave(&self.busy)
+            finally:
+                PyBuffer_Release(&xs)
+        finally:
+            PyBuffer_Release(&ys)
+        return out
+
+    def reset(self):
+        """Back to zeros, or to the learned initial state; ``steps`` begins at 0 again."""
+        self.enter()
+        capi.clstm_reset(self.handle)
+        self.steps = 0
+        clstm_leave(&self.busy)
+
+    def copy(self, Stream into=None):
+        """Another stream in the same state: a new one, or ``into``, a stream of the same model."""
+        if into is self:
+            return self
+        if into is None:
+            into = type(self)(self.model)
+        elif into.model is not self.model:
+            raise ValueError("into: expected a stream of the same model")
+        self.enter()
+        try:
+            into.enter()
+            capi.clstm_stream_copy(into.handle, self.handle)
+            into.steps = self.steps
+            clstm_leave(&into.busy)
+        finally:
+            clstm_leave(&self.busy)
+        return into
+
+    cdef _get(self):
+        cdef Py_buffer view
+        flat = np.empty(self.model.n_state, np.float32)
+        PyObject_GetBuffer(flat, &view, PyBUF_WRITABLE)
+        try:
+            self.enter()
+            capi.clstm_get_state(self.handle, <float *>view.buf)
+            clstm_leave(&self.busy)
+        finally:
+            PyBuffer_Release(&view)
+        return flat
+
+    cdef _set(self, flat):
+        cdef Py_buffer view
+        PyObject_GetBuffer(flat, &view, 0)
+        try:
+            self.enter()
+            capi.clstm_set_state(self.handle, <const float *>view.buf)
+            clstm_leave(&self.busy)
+        finally:
+            PyBuffer_Release(&view)
+
+    @property
+    def state(self):
+        """A copy of the state in torch's unbatched shapes: LSTM (h (L, P or H), c (L, H)), a
+        cell without the L axis, several recurrent layers a list, none None. Setting takes an
+        axis of 1 for B too, checks everything first, and copies."""
+        return _stream.unflatten(self.model, self._get())
+
+    @state.setter
+    def state(self, value):
+        self._set(_stream.flatten(self.model, value))
+
+    def is_finite(self):
+        """False once a NaN or infinity is in the state."""
+        return bool(np.isfinite(self._get()).all())
+
+    def snapshot(self):
+        """The state as bytes: versioned, checksummed, bound to the model. For
+        ``model.stream(snapshot=...)``, on another machine or kernel set too."""
+        steps = self.steps
+        return _stream.pack(self.model, self._get(), steps)
+
+    def _restore(self, blob):
+        flat, steps = _stream.unpack(self.model, blob)
+        self._set(flat)
+        self.steps = steps
+
+    def bind(self, x, y):
+        """A callable that steps from buffer x to buffer y, checked now and held: float32 (I,)
+        and (O,), or int64 (1,) for a token, which is checked at each call."""
+        return Bound(self, x, y)
+
+    def __reduce__(self):
+        raise TypeError("a stream does not pickle: take snapshot() and give it to model.stream()")
+
+
+cdef class Bound:
+    """A step of one stream from one buffer to another."""
+
+    cdef readonly Stream stream
+    cdef Py_buffer xs, ys
+    cdef int held
+
+    def __cinit__(self, Stream stream not None, x, y):
+        self.stream = stream
+        cdef Model model = stream.model
+        if model.n_tokens:
+            if getattr(x, "dtype", None) != np.int64 or x.shape != (1,):
+                raise DTypeError("x: expected an int64 array of shape (1,)")
+            PyObject_GetBuffer(x, &self.xs, 0)
+        else:
+            floats(x, &self.xs, b"x", 1, False)
+        self.held = 1
+        floats(y, &self.ys, b"y", 1, True)
+        self.held = 2
+        if not model.n_tokens and self.xs.shape[0] != model.n_input:
+            raise ShapeError(f"x: expected shape ({model.n_input},), got ({self.xs.shape[0]},)")
+        if self.ys.shape[0] != model.n_output:
+            raise ShapeError(f"y: expected shape ({model.n_output},), got ({self.ys.shape[0]},)")
+        if overlap(&self.xs, &self.ys):
+            raise ShapeError("y overlaps x")
+
+    def __dealloc__(self):
+        if self.held > 0:
+            PyBuffer_Release(&self.xs)
+        if self.held > 1:
+            PyBuffer_Release(&self.ys)
+
+    def __call__(self):
+        cdef Stream stream = self.stream
+        cdef int64_t token
+        if stream.model.n_tokens:
+            token = stream.token((<const int64_t *>self.xs.buf)[0])
+            stream.enter()
+            capi.clstm_step_token(stream.handle, token, <float *>self.ys.buf)
+        else:
+            stream.enter()
+            capi.clstm_step(stream.handle, <const float *>self.xs.buf, <float *>self.ys.buf)
+        stream.steps += 1
+        clstm_leave(&stream.busy)

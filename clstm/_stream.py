@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""What a stream does beside stepping: chunks, states in torch's shapes, snapshots."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DTypeError, ShapeError, SnapshotError, TokenError
+from .program import Recurrent, as_array
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_MAGIC = b"CLSNAP\r\n"
+_VERSION = 1
+# magic, version, floats, steps, fingerprint of the weights; then the floats, then a CRC-32
+_HEAD = struct.Struct("<8sIIQ32s")
+
+
+def real(x: Any, name: str) -> np.ndarray:
+    """As a NumPy array of real numbers, or DTypeError."""
+    try:
+        array = as_array(x)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{name}: expected an array of numbers, got {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{name}: expected real numbers, got {array.dtype}")
+    return array
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """Native C-contiguous float32; the same array where it is that already."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+
+
+def tokens(model: Model, x: Any) -> np.ndarray:
+    """int64 tokens, all checked."""
+    array = real(x, "x") if not isinstance(x, np.ndarray) else x
+    if array.dtype.kind not in "iu" and array.size:
+        raise DTypeError(f"x: expected tokens (integers), got {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() >= model.num_embeddings):
+        worst = array.min() if array.min() < 0 else array.max()
+        raise TokenError(f"token {worst} is outside 0 ... {model.num_embeddings - 1}")
+    return np.ascontiguousarray(array, np.int64).reshape(array.shape)
+
+
+def chunk(model: Model, x: Any) -> np.ndarray:
+    """What ``Stream.run`` takes: (T, I), or (T,) tokens."""
+    array = tokens(model, x) if model.num_embeddings else real(x, "X")
+    expected = "(T,)" if model.num_embeddings else f"(T, {model.input_size})"
+    if model.num_embeddings:
+        fits = array.ndim == 1
+    else:
+        fits = array.ndim == 2 and array.shape[1] == model.input_size
+    if not fits:
+        raise ShapeError(f"X: expected shape {expected}, got {array.shape}")
+    return array if model.num_embeddings else as_float32(array)
+
+
+# ---- states -------------------------------------------------------------------------------
+
+# A state in C is flat: of each recurrent layer h (cells, n_out), then c (cells, n_hidden).
+
+
+def unflatten(model: Model, flat: np.ndarray) -> Any:
+    """Torch's unbatched shapes."""
+    states, at = [], 0
+    for r in model.recurrent:
+        pair = []
+        for size in (r.n_out, r.n_hidden):
+            part = flat[at : at + r.n_cells * size].copy()
+            pair.append(part if r.cell else part.reshape(r.n_cells, size))
+            at += r.n_cells * size
+        states.append(tuple(pair))
+    return wrapped(states)
+
+
+def flatten(model: Model, value: Any) -> np.ndarray:
+    """Back, all checked; an axis of 1 for B is taken too."""
+    flat, at = np.empty(model.n_state, np.float32), 0
+    for r, pair in zip(model.recurrent, pairs(model, value), strict=True):
+        for word, size, given in zip("hc", (r.n_out, r.n_hidden), pair, strict=True):
+            array = real(given, word)
+            shape = (size,) if r.cell else (r.n_cells, size)
+            batched = (1, size) if r.cell else (r.n_cells, 1, size)
+            if array.shape not in (shape, batched):
+                raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
+            flat[at : at + array.size] = as_float32(array).reshape(-1)
+            at += array.size
+    return flat
+
+
+def wrapped(states: list[Any]) -> Any:
+    """One recurrent layer: its state bare; several: a list; none: None."""
+    return states[0] if len(states) == 1 else states or None
+
+
+def pairs(model: Model, value: Any) -> list[Sequence[Any]]:
+    """The (h, c) of each recurrent layer, of what ``wrapped`` gives."""
+    layers: list[Recurrent] = model.recurrent
+    if not layers:
+        if value is not None:
+            raise ShapeError("state: this model has none; expected None")
+        return []
+    items = [value] if len(layers) == 1 else value
+    if not isinstance(items, list | tuple) or len(items) != len(layers):
+        raise ShapeError(f"state: expected a list of {len(layers)} states")
+    for item in items:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise ShapeError("state: expected (h, c)")
+    return list(items)
+
+
+# ---- snapshots ----------------------------------------------------------------------------
+
+
+def pack(model: Model, flat: np.ndarray, steps: int) -> bytes:
+    head = _HEAD.pack(_MAGIC, _VERSION, flat.size, steps, model.weights_fingerprint)
+    body = head + flat.astype("<f4").tobytes()
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def unpack(model: Model, blob: Any) -> tuple[np.ndarray, int]:
+    """The flat state and the step count, or SnapshotError."""
+    try:
+        data = bytes(memoryview(blob))
+    except TypeError:
+        raise SnapshotError(f"expected bytes, got {type(blob).__name__}") from None
+    if len(data) < _HEAD.size + 4 or data[:8] != _MAGIC:
+        raise SnapshotError("not a snapshot of a clstm stream, or cut short")
+    _, version, count, steps, fingerprint = _HEAD.unpack_from(data)
+    if version != _VERSION:
+        raise SnapshotError(f"snapshot version {version}; this clstm reads version {_VERSION}")
+    if zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        raise SnapshotError("the snapshot is damaged: its checksum differs")
+    if fingerprint != model.weights_fingerprint:
+        raise SnapshotError("the snapshot is of a model with other layers or weights")
+    if count != model.n_state or len(data) != _HEAD.size + 4 * count + 4:
+        raise SnapshotError(f"expected a state of {model.n_state} numbers, found {count}")
+    return np.frombuffer(data, "<f4", count, _HEAD.size).astype(np.float32), int(steps)
