@@ -29,14 +29,16 @@ _MAX_RANK = 32
 _CHUNK = 256 << 10
 
 # One dict literal with the keys descr, fortran_order and shape. No escapes in texts; an L behind
-# an integer is Python 2's.
+# an integer is Python 2's. The white space is that of Python's source, narrower than \s.
 _PAIR = re.compile(
-    r"""\s*(?P<q>['"])(?P<key>\w+)(?P=q)\s*:\s*
-    (?:(?P<r>['"])(?P<text>[^'"\\]*)(?P=r)|(?P<bool>True|False)|\((?P<ints>[\d\s,L]*)\)|(?P<other>\[))
-    \s*(?P<comma>,?)""",
+    r"""[ \t\n]* (?P<q>['"])(?P<key>\w+)(?P=q) [ \t\n]* : [ \t\n]*
+    (?: (?P<r>['"])(?P<text>[^'"\\]*)(?P=r) | (?P<bool>True|False)
+      | \((?P<ints>[\d \t\n,L]*)\) | (?P<other>\[) )
+    [ \t\n]* (?P<comma>,?)""",
     re.VERBOSE | re.ASCII,
 )
-_INTS = re.compile(r"\s*(?:\d{1,19}L?\s*,\s*)*(?:\d{1,19}L?\s*)?", re.ASCII)
+_INT = r"(?:0|[1-9]\d{0,18})L?[ \t\n]*"
+_INTS = re.compile(rf"[ \t\n]*(?:{_INT},[ \t\n]*)*(?:{_INT})?", re.ASCII)
 _DESCR = re.compile(r"([<>|=])([biuf])([1248])", re.ASCII)
 
 
@@ -100,7 +102,7 @@ def _refuse_dtype(source: Source, what: str, descr: str) -> Exception:
 
 def _parse_header(source: Source, what: str, text: str) -> tuple[str, bool, tuple[int, ...]]:
     bad = source.fault(f"{what}: the header is no dict of descr, fortran_order and shape")
-    body = text.strip()
+    body = text.lstrip(" \t").rstrip(" \t\n")
     if body[:1] != "{" or body[-1:] != "}":
         raise bad
     found: dict[str, Any] = {}
@@ -109,17 +111,19 @@ def _parse_header(source: Source, what: str, text: str) -> tuple[str, bool, tupl
         key, at, more = match["key"], match.end(), bool(match["comma"])
         if key in found:
             raise bad
-        if match["other"]:
+        if match["other"] and key == "descr":
             raise _refuse_dtype(source, what, "|[")
         if match["bool"]:
             found[key] = match["bool"] == "True"
         elif match["text"] is not None:
             found[key] = match["text"]
-        else:
+        elif match["ints"] is not None:
             found[key] = _parse_shape(match["ints"])
+        else:
+            raise bad
     match found:
         case {"descr": str() as descr, "fortran_order": bool() as fortran, "shape": tuple() as s}:
-            if len(found) == 3 and not body[at:end].strip() and None not in s:
+            if len(found) == 3 and not body[at:end].strip(" \t\n") and None not in s:
                 return descr, fortran, s
     raise bad
 

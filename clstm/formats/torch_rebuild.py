@@ -83,7 +83,9 @@ def rebuild(function: Name, args: tuple[object, ...], fault: Fault) -> Tensor | 
 def _view(
     storage: Storage, code: str, place: tuple[object, ...], more: list[object], fault: Fault
 ) -> Tensor | Unreadable:
-    if more and not (len(more) == 1 and isinstance(more[0], Dict) and not more[0].items):
+    if more:
+        if len(more) > 1 or not isinstance(more[0], Dict) or not more[0].items:
+            raise fault("expected a dict of flags as the last argument of a tensor")
         return Unreadable("a tensor that is conjugated or negated when it is used")
     offset, shape, strides = place
     (first,) = _sizes((offset,), fault)

@@ -159,9 +159,9 @@ def tensor(
     return called("torch._utils", "_rebuild_tensor_v2", args)
 
 
-def whole(value: Any) -> bytes:
+def whole(value: Any, protocol: int = 2) -> bytes:
     """A complete pickle of `value`."""
-    return b"\x80\x02" + pickled(value) + b"."
+    return bytes([0x80, protocol]) + pickled(value) + b"."
 
 
 def torch_items(pickle: bytes, storages: dict[str, bytes], folder: str = "archive") -> list[Item]:

@@ -134,6 +134,12 @@ def test_a_file_changed_while_it_is_read_is_refused(tmp_path, monkeypatch, chang
         read_source(path)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc here")
+def test_a_file_of_no_size_that_has_content_is_refused():
+    with pytest.raises(ModelFormatError, match="the file changed"):
+        read_source("/proc/self/status")
+
+
 def test_reading_takes_the_size_of_the_file(tmp_path):
     path = tmp_path / "w.pt"
     path.write_bytes(bytes(8 << 20))
@@ -212,7 +218,7 @@ def test_content_goes_before_suffix(tmp_path, kind, content, suffix):
         (".safetensors", b"hello", "cut short"),
         (".npy", npy_of(np.arange(3.0)), "np.savez"),
         (".npz", npy_of(np.arange(3.0)), "np.savez"),
-        (".clstm", b"CLSTM\x00 and so on", "clstm.load"),
+        (".clstm", b"CLSTM\x00 and so on", "w.clstm"),
     ],
 )
 def test_foreign_content_is_told(tmp_path, suffix, content, message):

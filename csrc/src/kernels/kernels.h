@@ -16,7 +16,7 @@
 #define UNITS 16
 #define K_BLOCK 64
 #define GATES_MAX 4
-#define ROW_GROUP 64 /* rows that one pass of many_rows keeps in L1 */
+#define ROW_GROUP 24 /* rows that one pass of many_rows keeps in L1, beside their totals and weights */
 
 static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; }
 

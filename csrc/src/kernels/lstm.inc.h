@@ -5,40 +5,65 @@
  *   c' = s(f) c + s(i) tanh(g)       s is the sigmoid
  *   h' = s(o) tanh(c')
  *
- * (https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html). The totals go from
- * the product to h' in registers, one block of UNITS after another. */
+ * (https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html). A block of UNITS is
+ * finished right behind its product, while its totals are in L1. */
 
 /* |x| < 2^-100 becomes 0: a forget gate near 1 lets a state decay for ever, and once it is
  * denormal every product with it costs a microcode trap. NaN stays. */
 INLINE vf flush(vf x) { return v_select(v_lt(v_abs(x), v_all(0x1p-100f)), v_all(0.0f), x); }
 
-/* total[4][NV]: gates i, f, g, o of one block. */
-INLINE void finish(const vf *total, float *c, float *out)
+/* From n totals [4][UNITS] to c and h, in two passes: the chain from a gate to h is some
+ * hundred cycles long, and only neighbours that do not wait for each other hide it. */
+INLINE void finish(size_t n, float (*total)[4 * UNITS], float *const *c, float *const *out)
 {
-    UNROLL for (int v = 0; v < NV; v++) {
-        const vf i = sigmoid(total[0 * NV + v]), f = sigmoid(total[1 * NV + v]);
-        const vf g = tanh_(total[2 * NV + v]), o = sigmoid(total[3 * NV + v]);
-        const vf cell = flush(v_fma(f, v_load(c + v * LANES), v_mul(i, g)));
-        v_store(c + v * LANES, cell);
-        v_store(out + v * LANES, flush(v_mul(o, tanh_(cell))));
-    }
+    for (size_t j = 0; j < n; j++)
+        UNROLL for (int v = 0; v < UNITS; v += LANES) {
+            float *gate = total[j] + v;
+            const vf i = sigmoid(v_load(gate)), f = sigmoid(v_load(gate + UNITS));
+            const vf g = tanh_(v_load(gate + 2 * UNITS)), o = sigmoid(v_load(gate + 3 * UNITS));
+            v_store(c[j] + v, flush(v_fma(f, v_load(c[j] + v), v_mul(i, g))));
+            v_store(gate + 3 * UNITS, o);
+        }
+    for (size_t j = 0; j < n; j++)
+        UNROLL for (int v = 0; v < UNITS; v += LANES)
+            v_store(out[j] + v, flush(v_mul(v_load(total[j] + 3 * UNITS + v), tanh_(v_load(c[j] + v)))));
 }
 
-INLINE void lstm_one_row(const int P, const struct panels *p, const struct lstm_rows *rows,
-                         size_t block)
+/* Totals of P neighbouring blocks of one row. */
+INLINE void one_row_totals(const int P, const struct panels *p, const struct lstm_rows *rows,
+                           size_t block, float *total)
 {
     const size_t n_k = p->n_x + p->n_h;
-    vf total[PANELS * 4 * NV];
+    vf t[PANELS * 4 * NV];
     UNROLL for (int i = 0; i < P * 4 * NV; i++)
-        total[i] = v_load(rows->total + block * 4 * UNITS + i * LANES);
+        t[i] = v_load(rows->total + block * 4 * UNITS + i * LANES);
     const float *w[PANELS];
     UNROLL for (int b = 0; b < P; b++) w[b] = p->weight + (block + b) * n_k * 4 * UNITS;
-    if (rows->x) one_row(P, 4, total, w, p->n_x, rows->x);
+    if (rows->x) one_row(P, 4, t, w, p->n_x, rows->x);
     UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * 4 * UNITS;
-    if (rows->h) one_row(P, 4, total, w, p->n_h, rows->h[0]);
-    UNROLL for (int b = 0; b < P; b++)
-        finish(total + b * 4 * NV, rows->c[0] + (block + b) * UNITS,
-               rows->out.at + (block + b) * UNITS);
+    if (rows->h) one_row(P, 4, t, w, p->n_h, rows->h[0]);
+    UNROLL for (int i = 0; i < P * 4 * NV; i++) v_store(total + i * LANES, t[i]);
+}
+
+#define BLOCK_GROUP 8 /* blocks of one row that are finished together */
+
+static void lstm_one_row(const struct panels *p, const struct lstm_rows *rows)
+{
+    float total[BLOCK_GROUP][4 * UNITS];
+    float *c[BLOCK_GROUP], *out[BLOCK_GROUP];
+    for (size_t first = 0; first < p->n_blocks; first += BLOCK_GROUP) {
+        const size_t left = p->n_blocks - first, n = left < BLOCK_GROUP ? left : BLOCK_GROUP;
+        for (size_t b = 0; b < n; b++) {
+            c[b] = rows->c[0] + (first + b) * UNITS;
+            out[b] = rows->out.at + (first + b) * UNITS;
+        }
+        size_t b = 0;
+        for (; b + PANELS <= n; b += PANELS) one_row_totals(PANELS, p, rows, first + b, total[b]);
+#if PANELS > 1
+        for (; b < n; b++) one_row_totals(1, p, rows, first + b, total[b]);
+#endif
+        finish(n, total, c, out);
+    }
 }
 
 /* At most ROW_GROUP rows. */
@@ -46,10 +71,12 @@ static void lstm_many_rows(const struct panels *p, const struct lstm_rows *rows)
 {
     const size_t n_k = p->n_x + p->n_h;
     float totals[ROW_GROUP][4 * UNITS];
-    float *total[ROW_GROUP];
+    float *total[ROW_GROUP], *c[ROW_GROUP], *out[ROW_GROUP];
     const float *x[ROW_GROUP];
     for (size_t r = 0; r < rows->n; r++) {
         total[r] = totals[r];
+        c[r] = rows->c[r];
+        out[r] = rows->out.at + r * rows->out.stride;
         x[r] = rows->x + (rows->x ? r * rows->x_stride : 0);
     }
     for (size_t b = 0; b < p->n_blocks; b++) {
@@ -59,10 +86,10 @@ static void lstm_many_rows(const struct panels *p, const struct lstm_rows *rows)
                    sizeof totals[r]);
         if (rows->x) many_rows(4, w, p->n_x, rows->n, x, total);
         if (rows->h) many_rows(4, w + p->n_x * 4 * UNITS, p->n_h, rows->n, rows->h, total);
+        finish(rows->n, totals, c, out);
         for (size_t r = 0; r < rows->n; r++) {
-            vf t[4 * NV];
-            UNROLL for (int i = 0; i < 4 * NV; i++) t[i] = v_load(totals[r] + i * LANES);
-            finish(t, rows->c[r] + b * UNITS, rows->out.at + r * rows->out.stride + b * UNITS);
+            c[r] += UNITS;
+            out[r] += UNITS;
         }
     }
 }
@@ -70,11 +97,7 @@ static void lstm_many_rows(const struct panels *p, const struct lstm_rows *rows)
 static void lstm(const struct panels *p, const struct lstm_rows *rows)
 {
     if (rows->n == 1) {
-        size_t b = 0;
-        for (; b + PANELS <= p->n_blocks; b += PANELS) lstm_one_row(PANELS, p, rows, b);
-#if PANELS > 1
-        for (; b < p->n_blocks; b++) lstm_one_row(1, p, rows, b);
-#endif
+        lstm_one_row(p, rows);
         return;
     }
     for (size_t r = 0; r < rows->n; r += ROW_GROUP) {

@@ -13,7 +13,7 @@ INLINE void one_row(const int P, const int G, vf *total, const float *const *w, 
         const size_t last = n_k - first < K_BLOCK ? n_k : first + K_BLOCK;
         vf sum[PANELS * GATES_MAX * NV];
         UNROLL for (int i = 0; i < P * G * NV; i++) sum[i] = v_all(0.0f);
-        for (size_t k = first; k < last; k++) {
+        UNROLL_4 for (size_t k = first; k < last; k++) {
             const vf xk = v_all(x[k]);
             UNROLL for (int b = 0; b < P; b++) {
                 UNROLL for (int i = 0; i < G * NV; i++)
@@ -33,23 +33,30 @@ INLINE void some_rows(const int R, const int G, const int V, const float *w, siz
     vf sum[ROWS][GATES_MAX * NV];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int i = 0; i < G * V; i++) sum[r][i] = v_all(0.0f);
-    for (size_t k = 0; k < n_k; k++) {
+    UNROLL_4 for (size_t k = 0; k < n_k; k++) {
+        /* What is held while the other runs: the weights, where registers are many. */
+#if HOLD_WEIGHTS
+        vf weight[GATES_MAX * NV];
+        UNROLL for (int i = 0; i < G * V; i++) weight[i] = v_load(w + i / V * UNITS + i % V * LANES);
+        UNROLL for (int r = 0; r < R; r++) {
+            const vf xk = v_all(x[r][at + k]);
+            UNROLL for (int i = 0; i < G * V; i++) sum[r][i] = v_fma(weight[i], xk, sum[r][i]);
+        }
+#else
         vf xk[ROWS];
         UNROLL for (int r = 0; r < R; r++) xk[r] = v_all(x[r][at + k]);
-        UNROLL for (int g = 0; g < G; g++)
-            UNROLL for (int v = 0; v < V; v++) {
-                const vf weight = v_load(w + g * UNITS + v * LANES);
-                UNROLL for (int r = 0; r < R; r++)
-                    sum[r][g * V + v] = v_fma(weight, xk[r], sum[r][g * V + v]);
-            }
+        UNROLL for (int i = 0; i < G * V; i++) {
+            const vf weight = v_load(w + i / V * UNITS + i % V * LANES);
+            UNROLL for (int r = 0; r < R; r++) sum[r][i] = v_fma(weight, xk[r], sum[r][i]);
+        }
+#endif
         w += G * UNITS;
     }
     UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int g = 0; g < G; g++)
-            UNROLL for (int v = 0; v < V; v++) {
-                float *t = total[r] + g * UNITS + v * LANES;
-                v_store(t, v_add(v_load(t), sum[r][g * V + v]));
-            }
+        UNROLL for (int i = 0; i < G * V; i++) {
+            float *t = total[r] + i / V * UNITS + i % V * LANES;
+            v_store(t, v_add(v_load(t), sum[r][i]));
+        }
 }
 
 /* The same for any number of rows up to ROW_GROUP and one whole block of UNITS. A block of

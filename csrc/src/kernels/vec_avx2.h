@@ -4,6 +4,7 @@
 #define PANELS 1 /* one row: a unit block is two vectors, 8 chains already */
 #define ROWS 3   /* many rows: 3 x 4 accumulators, 3 inputs, 1 weight of 16 registers */
 #define TILE 1   /* many rows: vectors of a unit block at once */
+#define HOLD_WEIGHTS 0 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef __m256 vf;
 typedef __m256 vm;

@@ -4,6 +4,7 @@
 #define PANELS 2 /* one row: unit blocks at once, so that 8 chains hide the latency */
 #define ROWS 6   /* many rows: 6 x 4 accumulators, 4 weights, 1 input of 32 registers */
 #define TILE 1   /* many rows: vectors of a unit block at once */
+#define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef __m512 vf;
 typedef __mmask16 vm;

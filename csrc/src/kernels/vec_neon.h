@@ -4,6 +4,7 @@
 #define PANELS 1 /* one row: a unit block is four vectors, 16 chains already */
 #define ROWS 6   /* many rows: 6 x 4 accumulators, 6 inputs, 1 weight of 32 registers */
 #define TILE 1   /* many rows: vectors of a unit block at once */
+#define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef float32x4_t vf;
 typedef uint32x4_t vm;

@@ -5,6 +5,7 @@
 #define PANELS 1 /* one row: unit blocks at once */
 #define ROWS 4   /* many rows: rows at once */
 #define TILE 4   /* many rows: vectors of a unit block at once */
+#define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef float vf; /* LANES floats */
 typedef int vm;   /* LANES truth values */
