@@ -25,7 +25,7 @@ _HEAD = struct.Struct("<8sIIQ32s")
 def real(x: Any, name: str) -> np.ndarray:
     """As a NumPy array of real numbers, or DTypeError."""
     try:
-        array = as_array(x)
+        array = x if type(x) is np.ndarray else as_array(x)
     except (TypeError, ValueError) as error:
         raise DTypeError(f"{name}: expected an array of numbers, got {error}") from None
     if array.dtype.kind not in "fiub":
@@ -35,6 +35,8 @@ def real(x: Any, name: str) -> np.ndarray:
 
 def as_float32(array: np.ndarray) -> np.ndarray:
     """Native C-contiguous float32; the same array where it is that already."""
+    if array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous:
+        return array
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(array.shape)
 

@@ -34,6 +34,9 @@ class Model(CoreModel):
         self.recurrent = program.recurrent_of(self._records)
         self.precision: str = "float32"
         self.threads: int = 1
+        self.batch_first = any(getattr(layer, "batch_first", False) for layer in self.layers)
+        # A bare cell has no layer axis in its state, and a call of it is one step.
+        self._bare_cell = len(self.layers) == 1 and isinstance(self.layers[0], nn.LSTMCell)
 
     # ---- about ------------------------------------------------------------------------
 
@@ -62,10 +65,6 @@ class Model(CoreModel):
         kernel, gemm and thread count."""
         return hashlib.sha256(self.weights_fingerprint + self.precision.encode()).hexdigest()
 
-    @property
-    def batch_first(self) -> bool:
-        return any(getattr(layer, "batch_first", False) for layer in self.layers)
-
     def __repr__(self) -> str:
         words = [_shown(layer, r) for layer, r in zip(self.layers, self._records, strict=True)]
         n = sum(a.size for r in self._records for a in r.tensors.values())
@@ -84,7 +83,7 @@ class Model(CoreModel):
         one. lengths (B,): rows of y past a length are 0, h_n is the state after the last
         valid step. Returns (y, state); a bare cell returns its state. float32, fresh.
         """
-        if len(self.layers) == 1 and isinstance(self.layers[0], nn.LSTMCell):
+        if self._bare_cell:
             return self._one_step(x, state, lengths)
         array = self._input(x)
         tokens = self.num_embeddings > 0
@@ -142,7 +141,7 @@ class Model(CoreModel):
         for r, pair in zip(self.recurrent, _stream.pairs(self, state), strict=True):
             for word, size, given in zip("hc", (r.n_out, r.n_hidden), pair, strict=True):
                 array = _stream.as_float32(_stream.real(given, word))
-                rows = () if r.cell and self._bare_cell else (r.n_cells,)
+                rows = () if self._bare_cell else (r.n_cells,)
                 shape = (*rows, *([n_batch] if batched else []), size)
                 if array.shape != shape:
                     raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
@@ -156,17 +155,13 @@ class Model(CoreModel):
             pair = []
             for size in (r.n_out, r.n_hidden):
                 part = flat[:, at : at + r.n_cells * size].reshape(n_batch, r.n_cells, size)
-                array = np.ascontiguousarray(part.transpose(1, 0, 2))
-                if r.cell and self._bare_cell:
+                array = part.transpose(1, 0, 2).copy()
+                if self._bare_cell:
                     array = array[0]
                 pair.append(array if batched else array.reshape(*array.shape[:-2], size))
                 at += r.n_cells * size
             states.append(tuple(pair))
         return _stream.wrapped(states)
-
-    @property
-    def _bare_cell(self) -> bool:
-        return len(self.layers) == 1
 
     # ---- streams --------------------------------------------------------------------------
 
@@ -207,7 +202,7 @@ class Model(CoreModel):
         """x (T, B, I) or (T, B), y (T, B, O), cut to CHECK_ROWS rows."""
         array, expected = self._input(x), _stream.as_float32(_stream.real(y, "y"))
         axes = array.ndim + (self.num_embeddings > 0)
-        if len(self.layers) == 1 and isinstance(self.layers[0], nn.LSTMCell):
+        if self._bare_cell:
             array, expected, axes = array[None], expected[None], axes + 1
         if axes == 2:
             array, expected = array[:, None], expected[:, None]

@@ -9,7 +9,7 @@ struct arena_block {
     struct arena_block *next;
 };
 
-void *clstm_alloc(size_t bytes)
+void *clstm_alloc_raw(size_t bytes)
 {
     /* malloc and a line more, not aligned_alloc: every C library has it. The pointer to
      * free stands in the word before the block. */
@@ -19,8 +19,13 @@ void *clstm_alloc(size_t bytes)
     const uintptr_t past = (uintptr_t)raw + sizeof(void *) + CACHE_LINE - 1;
     char *memory = (char *)(past - past % CACHE_LINE);
     memcpy(memory - sizeof raw, &raw, sizeof raw);
-    memset(memory, 0, bytes);
     return memory;
+}
+
+void *clstm_alloc(size_t bytes)
+{
+    void *memory = clstm_alloc_raw(bytes);
+    return memory ? memset(memory, 0, bytes) : NULL;
 }
 
 void clstm_free(void *memory)

@@ -9,6 +9,7 @@
 
 /* Zeroed, aligned to a cache line; NULL when there is none. */
 void *clstm_alloc(size_t bytes);
+void *clstm_alloc_raw(size_t bytes); /* not zeroed */
 void clstm_free(void *memory);
 
 /* Blocks that live and die together: a failure half way frees them all at once. */

@@ -7,13 +7,16 @@
 #include "model.h"
 #include "status.h"
 
-static const struct kernels *const sets[] = { /* best first */
+/* Best first. */
+static const struct kernels *const sets[] = {
 #if defined(__x86_64__)
-    &clstm_kernels_avx512, &clstm_kernels_avx2,
+    &clstm_kernels_avx512,
+    &clstm_kernels_avx2,
 #elif defined(__aarch64__)
     &clstm_kernels_neon,
 #endif
-    &clstm_kernels_scalar};
+    &clstm_kernels_scalar,
+};
 
 static const char *const names[] = {"avx512", "avx2", "neon", "scalar"};
 

@@ -119,7 +119,8 @@ clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
     struct work work = {0};
     struct carver carver = {0};
     carve(&carver, m, b, steps, &work);
-    carver = (struct carver){.memory = clstm_alloc(carver.used)};
+    /* Not zeroed: what lands in the pads of rows is never read back. */
+    carver = (struct carver){.memory = clstm_alloc_raw(carver.used)};
     if (!carver.memory) return CLSTM_NO_MEMORY;
     carve(&carver, m, b, steps, &work);
     const struct fpmode mode = fpmode_enter();

@@ -10,7 +10,8 @@
 #define FILE_VERSION 1
 #define FILE_ALIGN 64
 
-enum op_kind { /* numbers are in files: never reused, never changed */
+/* The numbers are in files: never reused, never changed. */
+enum op_kind {
     OP_LSTM = 1,
     OP_LINEAR = 16,
     OP_EMBEDDING = 17,

@@ -16,7 +16,7 @@
 #define UNITS 16
 #define K_BLOCK 64
 #define GATES_MAX 4
-#define ROW_GROUP 24 /* rows that one pass of many_rows keeps in L1, beside their totals and weights */
+#define ROW_GROUP 24 /* rows that one pass keeps in L1, beside totals and weights */
 
 static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; }
 
@@ -47,7 +47,8 @@ struct lstm_rows {
     struct values out;        /* [n] new h                                              */
 };
 
-enum map_kind { /* y = f(x), element by element */
+/* y = f(x), element by element. */
+enum map_kind {
     MAP_AFFINE, /* a[i] x + b[i] */
     MAP_CLAMP,  /* p0 ... p1: ReLU, ReLU6, Hardtanh */
     MAP_LEAKY,  /* a[i] x below 0: LeakyReLU, PReLU */

@@ -1,0 +1,25 @@
+# One line a target. PYTHON is any Python from 3.10 on; everything is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
+
+.PHONY: demo test test-long test-arm check format bench fuzz clean
+
+$(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
+
+demo: $(BIN)/python ; $(BIN)/pip install --quiet . && $(BIN)/python examples/co2/stream.py
+
+test: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[test]" && $(BIN)/pytest
+
+test-long: ; $(BIN)/pytest -m long -o addopts="--strict-markers --strict-config -rA"
+
+test-arm: ; bash tests/native/arm.sh
+
+check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-format --dry-run -Werror $(C_FILES) && $(BIN)/mypy && $(BIN)/stubtest clstm._core
+
+format: ; $(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(C_FILES)
+
+bench: ; $(BIN)/python benchmarks/step.py
+
+clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so
