@@ -100,7 +100,7 @@ class Model(CoreModel):
 
     def _input(self, x: Any) -> np.ndarray:
         if self.num_embeddings:
-            return _stream.tokens(self, x)  # type: ignore[no-any-return]
+            return _stream.tokens(self, x)
         return _stream.as_float32(_stream.real(x, "x"))
 
     def _one_step(self, x: Any, state: Any, lengths: Any) -> Any:

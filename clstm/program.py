@@ -109,7 +109,8 @@ def _lstm(layer: nn.LSTM, t: Tensors, width: int | None, index: int) -> Record:
     bias, projected = f"{p}bias_ih_l0" in t.all, f"{p}weight_hr_l0" in t.all
     hidden = w.shape[0] // 4
     proj = t.shaped(f"{p}weight_hr_l0", None, hidden).shape[0] if projected else 0
-    out, tensors = proj or hidden, {}
+    out = proj or hidden
+    tensors: dict[str, np.ndarray] = {}
     if projected and proj >= hidden:
         raise ModelFormatError(f"{p}weight_hr_l0: proj_size {proj} must be below hidden_size {hidden}")
     for k in range(n_layers):
