@@ -16,7 +16,7 @@ cdef class Stream:
     cdef readonly Model model          # must outlive the C stream
     cdef capi.clstm_stream *handle
     cdef int busy                      # 1 while a thread is inside
-    cdef readonly object steps         # taken since the start or the last reset
+    cdef readonly unsigned long long steps  # taken since the start or the last reset
 
     cdef int enter(self) except -1
     cdef int64_t token(self, x) except -1

@@ -49,6 +49,8 @@ def read_entries(source: Source) -> dict[str, Entry]:
     n_entries, begin, end = _find_directory(source)
     listed = _read_directory(source, n_entries, begin, end)
     listed.sort(key=lambda entry: entry.start)
+    if listed and listed[-1].start >= begin:
+        raise source.fault("zip: an entry lies behind the directory")
     entries: dict[str, Entry] = {}
     at = 0
     for i, entry in enumerate(listed):
@@ -217,14 +219,14 @@ def _read_local(source: Source, entry: Entry, end: int) -> None:
     to the content. Header, content and descriptor must fill the file up to `end`."""
     data, at = source.data, entry.start
     bad = source.fault(f"zip: entry {shown(entry.name)}: local header and directory differ")
-    if at + _LOCAL.size > end:
-        raise bad
+    # Within the file, for a directory of 46 bytes or more follows. That the header ends before
+    # `end` is seen where its content does.
     magic, _, flags, method, _, _, crc, n_packed, n_bytes, n_name, n_extra = _LOCAL.unpack_from(
         data, at
     )
     at += _LOCAL.size
     start = at + n_name + n_extra
-    if magic != b"PK\x03\x04" or (flags, method) != (entry.flags, entry.method) or start > end:
+    if magic != b"PK\x03\x04" or (flags, method) != (entry.flags, entry.method):
         raise bad
     if data[at : at + n_name] != entry.name.encode():
         raise bad

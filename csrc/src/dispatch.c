@@ -31,7 +31,7 @@ const char *clstm_available_kernel(size_t i)
 
 clstm_status clstm_choose_kernels(const clstm_options *opt, const struct kernels **out, char *err)
 {
-    const char *name = opt ? opt->kernel : NULL;
+    const char *name = opt->kernel;
     if (!name) name = getenv("CLSTM_KERNEL");
     for (size_t s = 0; s < COUNT(sets); s++)
         if ((!name || !*name || !strcmp(name, sets[s]->name)) && clstm_cpu_has(sets[s]->needs)) {

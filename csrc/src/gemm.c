@@ -93,7 +93,7 @@ static int try_place(const char *path, size_t length, struct arena *memory, stru
 clstm_status clstm_blas_open(const clstm_options *opt, struct arena *memory, struct blas *out,
                              char *err)
 {
-    const char *word = opt ? opt->gemm : NULL;
+    const char *word = opt->gemm;
     if (!word) word = getenv("CLSTM_GEMM");
     if (!word || !*word || !strcmp(word, "auto") || !strcmp(word, "packed")) return CLSTM_OK;
     if (strcmp(word, "blas"))
@@ -105,7 +105,7 @@ clstm_status clstm_blas_open(const clstm_options *opt, struct arena *memory, str
         return clstm_fail(err, CLSTM_UNSUPPORTED, "no CBLAS found; tried CLSTM_BLAS=%s", asked);
     }
     char tried[ERR_BYTES] = "";
-    const char *line = opt && opt->blas ? opt->blas : "";
+    const char *line = opt->blas ? opt->blas : "";
     while (*line) {
         const size_t length = strcspn(line, "\n");
         if (try_place(line, length, memory, out)) return CLSTM_OK;

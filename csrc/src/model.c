@@ -235,11 +235,14 @@ static clstm_status make_initial(struct clstm_model *m, const struct weights *w)
     return CLSTM_OK;
 }
 
-static clstm_status check_options(const clstm_options *opt, char *err)
+/* A caller that was built with an older header passes fewer fields: the rest are defaults. */
+static clstm_status check_options(const clstm_options *given, clstm_options *opt, char *err)
 {
-    if (!opt) return CLSTM_OK;
-    if (opt->size != sizeof *opt)
+    *opt = (clstm_options){0};
+    if (!given) return CLSTM_OK;
+    if (given->size < sizeof given->size || given->size > sizeof *opt)
         return clstm_fail(err, CLSTM_BAD_ARGUMENT, "options.size is not sizeof(clstm_options)");
+    memcpy(opt, given, given->size);
     if (opt->threads < 0) return clstm_fail(err, CLSTM_BAD_ARGUMENT, "threads below 0");
     if (opt->threads > 1)
         return clstm_fail(err, CLSTM_UNSUPPORTED, "threads=%d: this version has one", opt->threads);
@@ -263,17 +266,18 @@ static clstm_status build(struct clstm_model *m, const struct weights *w, char *
     return status;
 }
 
-clstm_status clstm_model_create(const struct weights *w, const clstm_options *opt,
+clstm_status clstm_model_create(const struct weights *w, const clstm_options *given,
                                 clstm_model **out, char *err)
 {
-    clstm_status status = check_options(opt, err);
+    clstm_options opt;
+    clstm_status status = check_options(given, &opt, err);
     const struct kernels *kernels = NULL;
-    if (status == CLSTM_OK) status = clstm_choose_kernels(opt, &kernels, err);
+    if (status == CLSTM_OK) status = clstm_choose_kernels(&opt, &kernels, err);
     if (status != CLSTM_OK) return status;
     struct clstm_model *m = clstm_alloc(sizeof *m);
     if (!m) return clstm_fail(err, CLSTM_NO_MEMORY, "no memory");
     m->kernels = kernels;
-    status = clstm_blas_open(opt, &m->memory, &m->blas, err);
+    status = clstm_blas_open(&opt, &m->memory, &m->blas, err);
     if (status == CLSTM_OK) status = build(m, w, err);
     if (status == CLSTM_NO_MEMORY) clstm_fail(err, status, "no memory for the packed weights");
     if (status == CLSTM_OK) *out = m;

@@ -71,7 +71,7 @@ struct clstm_model {
     int bidirectional;
 };
 
-clstm_status clstm_model_create(const struct weights *w, const clstm_options *opt,
+clstm_status clstm_model_create(const struct weights *w, const clstm_options *given,
                                 clstm_model **out, char *err);
 /* Recomputes the certificate in the weights, if there is one. */
 clstm_status clstm_model_verify(const clstm_model *model, const struct weights *w, char *err);

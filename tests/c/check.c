@@ -6,6 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(memory, bytes) ((void)0)
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes) ((void)0)
+#endif
+
 #define SHOWN 20 /* failures that get a line */
 
 long n_passed, n_failed;
@@ -91,12 +98,18 @@ int same_bits(const float *a, const float *b, size_t n)
     return 1;
 }
 
+static uint64_t hash_bytes(uint64_t hash, uint64_t word, int n_bits)
+{
+    for (int shift = 0; shift < n_bits; shift += 8)
+        hash = (hash ^ (word >> shift & 255)) * 0x100000001b3u;
+    return hash;
+}
+
+uint64_t hash_u64(uint64_t hash, uint64_t word) { return hash_bytes(hash, word, 64); }
+
 uint64_t hash_floats(uint64_t hash, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t bits = bits_of(x[i]);
-        for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3u;
-    }
+    for (size_t i = 0; i < n; i++) hash = hash_bytes(hash, bits_of(x[i]), 32);
     return hash;
 }
 
@@ -124,6 +137,8 @@ float *guarded(size_t n, size_t offset)
     guards = g;
     for (size_t i = 0; i < GUARD; i++) g->inside[-(ptrdiff_t)i - 1] = g->inside[n + i] = CANARY;
     for (size_t i = 0; i < n; i++) g->inside[i] = JUNK;
+    ASAN_POISON_MEMORY_REGION(g->inside - GUARD, GUARD * sizeof *g->inside); /* reads show too */
+    ASAN_POISON_MEMORY_REGION(g->inside + n, GUARD * sizeof *g->inside);
     return (float *)(void *)g->inside;
 }
 
@@ -133,6 +148,7 @@ int guards_whole(void)
     while (guards) {
         struct guard *g = guards;
         guards = g->next;
+        ASAN_UNPOISON_MEMORY_REGION(g->inside - GUARD, (g->n + 2 * GUARD) * sizeof *g->inside);
         for (size_t i = 0; i < GUARD; i++)
             whole &= g->inside[-(ptrdiff_t)i - 1] == CANARY && g->inside[g->n + i] == CANARY;
         free(g->begin);

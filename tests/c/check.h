@@ -35,6 +35,7 @@ float float_of(uint32_t bits);
 uint32_t bits_of(float x); /* every NaN as 0x7fc00000 */
 int same_bits(const float *a, const float *b, size_t n); /* -0 is not +0 */
 uint64_t hash_floats(uint64_t hash, const float *x, size_t n); /* FNV-1a over bits_of */
+uint64_t hash_u64(uint64_t hash, uint64_t word);
 #define HASH_START 0xcbf29ce484222325u
 
 /* ---- guarded buffers -------------------------------------------------------------- */

@@ -45,7 +45,7 @@ def make_zip(
     comment: bytes = b"",
     zip64: bool = False,
     end: dict[str, int] | None = None,
-    end64: dict[str, int] | None = None,
+    end64: dict[str, Any] | None = None,
     before_end: bytes = b"",
 ) -> bytes:
     out, directory, n_items = b"", b"", 0
@@ -92,13 +92,13 @@ def make_zip(
     last = {"disk": 0, "first": 0, "here": n_items, "total": n_items}
     last |= {"size": len(directory), "offset": begin}
     if zip64:
-        wide = last | (end64 or {})
-        at = len(out)
+        wide = last | {"magic": b"PK\x06\x06", "bytes": 44, "at": len(out)}
+        wide |= {"locator_disk": 0, "disks": 1} | (end64 or {})
         out += struct.pack(
-            "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, wide["disk"], wide["first"],
+            "<4sQ2H2L4Q", wide["magic"], wide["bytes"], 45, 45, wide["disk"], wide["first"],
             wide["here"], wide["total"], wide["size"], wide["offset"],
         )  # fmt: skip
-        out += struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
+        out += struct.pack("<4sLQL", b"PK\x06\x07", wide["locator_disk"], wide["at"], wide["disks"])
     last |= end or {}
     out += before_end
     return out + struct.pack(

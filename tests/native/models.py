@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Random models for the C test programs: a pack is many `.clstm` images in one file.
+
+Every choice comes from one seeded generator, so a pack is the same on every machine. About every
+eighth model carries a certificate whose outputs come from tests/oracle.py (float64, independent of
+the core): the core refuses to load it if it computes anything else.
+"""
+
+import numpy as np
+import oracle
+
+from clstm import nn, program
+from clstm.formats.container import Image, write_image
+
+ACTIVATIONS = [
+    nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Tanh(), nn.Hardtanh(-0.5, 0.25),
+    nn.Sigmoid(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Softplus(), nn.Softplus(2.0, 0.5),
+    nn.Softmax(), nn.LogSoftmax(), nn.Dropout(), nn.Identity(),
+]  # fmt: skip
+LARGEST = 60_000  # parameters of most models; every twelfth may be of any size
+
+
+class Maker:
+    """The layers and tensors of one random model, in the order of the data."""
+
+    def __init__(self, rng):
+        self.rng, self.layers, self.tensors = rng, [], {}
+
+    def chance(self, p):
+        return self.rng.random() < p
+
+    def size(self):
+        """1 ... 130; half of them around the edges of vectors, unit blocks and blocks of 64."""
+        if self.chance(0.25):
+            return int(self.rng.choice([1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 130]))
+        return int(np.exp(self.rng.uniform(0, np.log(131))))
+
+    def uniform(self, *shape, limit=1.0):
+        return self.rng.uniform(-limit, limit, shape).astype(np.float32)
+
+    def add(self, layer, **tensors):
+        self.layers.append(layer)
+        for name, array in tensors.items():
+            self.tensors[f"{layer.prefix}.{name}"] = array
+
+    def prefix(self):
+        return f"l{len(self.layers)}"
+
+    def linear(self, width):
+        n = self.size()
+        bias = {"bias": self.uniform(n)} if self.chance(0.8) else {}
+        self.add(nn.Linear(self.prefix()), weight=self.uniform(n, width, limit=width**-0.5), **bias)
+        return n
+
+    def scaling(self, width):
+        kind = self.rng.integers(4)
+        if kind == 0:
+            self.add(nn.Affine(self.prefix()), scale=self.uniform(width), shift=self.uniform(1))
+            return
+        if kind == 1:
+            n = int(self.rng.choice([1, width]))
+            self.add(nn.PReLU(self.prefix()), weight=self.uniform(n))
+            return
+        more = {"weight": self.uniform(width) + 1, "bias": self.uniform(width)}
+        if kind == 2:
+            self.add(nn.LayerNorm(self.prefix()), **more)
+            return
+        more = more if self.chance(0.5) else {}
+        mean, var = self.uniform(width), self.uniform(width) + np.float32(1.5)
+        self.add(nn.BatchNorm1d(self.prefix()), running_mean=mean, running_var=var, **more)
+
+    def lstm(self, width):
+        cell, hidden = self.chance(0.15), self.size()
+        n_layers = 1 if cell else int(self.rng.choice([1, 1, 2, 3]))
+        ends = ["", "_reverse"] if not cell and self.chance(0.25) else [""]
+        proj = int(self.rng.integers(1, hidden)) if not cell and hidden > 1 and self.chance(0.25) else 0
+        out, bias, limit = proj or hidden, self.chance(0.8), hidden**-0.5
+        limit *= 4 if self.chance(0.1) else 1
+        tensors = {}
+        for k in range(n_layers):
+            n_in = width if k == 0 else out * len(ends)
+            for end in ends:
+                suffix = "" if cell else f"_l{k}{end}"
+                tensors[f"weight_ih{suffix}"] = self.uniform(4 * hidden, n_in, limit=limit)
+                tensors[f"weight_hh{suffix}"] = self.uniform(4 * hidden, out, limit=limit)
+                if bias:
+                    tensors[f"bias_ih{suffix}"] = self.uniform(4 * hidden, limit=limit)
+                    tensors[f"bias_hh{suffix}"] = self.uniform(4 * hidden, limit=limit)
+                if proj:
+                    tensors[f"weight_hr{suffix}"] = self.uniform(proj, hidden, limit=limit)
+        initial, rows = {}, n_layers * len(ends)
+        if self.chance(0.2):
+            initial = {"h0": self.uniform(rows, out), "c0": self.uniform(rows, hidden)}
+        self.add((nn.LSTMCell if cell else nn.LSTM)(self.prefix(), **initial), **tensors)
+        return out * len(ends)
+
+    def make(self):
+        width = self.size()
+        if self.chance(0.15):
+            table = self.uniform(int(self.rng.integers(1, 40)), width)
+            self.add(nn.Embedding(self.prefix()), weight=table)
+        elif self.chance(0.2):
+            width = self.linear(width) if self.chance(0.5) else (self.scaling(width), width)[1]
+        for _ in range(2 if self.chance(0.15) else 1):
+            width = self.lstm(width)
+        for _ in range(int(self.rng.choice([0, 1, 2, 4]))):
+            kind = self.rng.integers(3)
+            if kind == 0:
+                width = self.linear(width)
+            elif kind == 1:
+                self.scaling(width)
+            else:
+                self.layers.append(ACTIVATIONS[self.rng.integers(len(ACTIVATIONS))])
+        return self
+
+
+def certificate(maker, input_size, rng):
+    """x (T, B, I) or (T, B), and y (T, B, O) by the oracle."""
+    steps, batch = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+    if input_size == 0:
+        table = maker.tensors[f"{maker.layers[0].prefix}.weight"]
+        x = rng.integers(0, len(table), (steps, batch))
+    else:
+        x = rng.uniform(-1, 1, (steps, batch, input_size)).astype(np.float32)
+    recurrent = [layer for layer in maker.layers if type(layer).__name__ in oracle.RECURRENT]
+    y, _ = oracle.layers_core(maker.layers, maker.tensors, x, [None] * len(recurrent))
+    return x, y.astype(np.float32)
+
+
+def image(rng, index):
+    """The bytes of one random model."""
+    while True:
+        maker = Maker(rng).make()
+        size = sum(a.size for a in maker.tensors.values())
+        if size <= LARGEST or index % 12 == 0:
+            break
+    records, input_size = program.bind(maker.layers, maker.tensors, True)
+    # a normalised row of one feature is its own rounding error divided by eps
+    steady = not any(isinstance(layer, nn.LayerNorm) for layer in maker.layers)
+    check = certificate(maker, input_size, rng) if index % 8 == 0 and steady else None
+    return write_image(Image(records, input_size, check))
+
+
+def images(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [image(rng, i) for i in range(n)]
+
+
+def write_pack(path, some):
+    """`some` images as tests/c/check.h reads them: 64 bytes that begin with the size, then it."""
+    with open(path, "wb") as file:
+        for one in some:
+            file.write(len(one).to_bytes(8, "little") + bytes(56) + one)
+    return path
