@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -45,9 +46,6 @@ class Contestant:
     times: list[int] = field(default_factory=list)  # nanoseconds
 
 
-# ---- the contestants ----------------------------------------------------------------------
-
-
 def of_clstm(weights: Arrays, x: np.ndarray, kernel: str | None) -> Contestant:
     stream = clstm.from_state_dict(weights, kernel=kernel).stream()
     y = np.empty(x.shape[1], np.float32)
@@ -58,7 +56,7 @@ def of_numpy(weights: Arrays, x: np.ndarray) -> Contestant:
     """One product of [x, h] and one tanh for all gates: sigmoid(z) is (1 + tanh(z / 2)) / 2,
     with z / 2 taken from halved weights. Nothing is allocated."""
     n = x.shape[1]
-    half = np.repeat(np.float32([0.5, 0.5, 0.5, 1]), n)
+    half = np.repeat(np.array([0.5, 0.5, 0.5, 1], np.float32), n)
     rows = np.arange(4 * n).reshape(4, n)[[0, 1, 3, 2]].reshape(-1)  # to i, f, o, g
     w = np.hstack([weights["weight_ih_l0"], weights["weight_hh_l0"]])[rows]
     w = np.ascontiguousarray((w * half[:, None]).T)
@@ -112,13 +110,13 @@ def of_onnxruntime(weights: Arrays, x: np.ndarray, onnx: Any, ort: Any) -> Conte
     node = helper.make_node("LSTM", *edges, hidden_size=n)
     initializers = [onnx.numpy_helper.from_array(a, name) for name, a in tensors.items()]
     graph = helper.make_graph([node], "step", values[:3], values[3:], initializers)
-    opsets = [helper.make_opsetid("", 14)]
+    opsets, outputs = [helper.make_opsetid("", 14)], ["h_n", "c_n"]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     run = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run
-    outputs, h, c = ["h_n", "c_n"], np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    h = c = np.zeros(shape, np.float32)
 
     def step(frame: np.ndarray) -> None:
         nonlocal h, c
@@ -127,13 +125,9 @@ def of_onnxruntime(weights: Arrays, x: np.ndarray, onnx: Any, ort: Any) -> Conte
     return Contestant(ORT, list(x[:, None, None]), step, lambda: h[0, 0])
 
 
-# ---- the race -----------------------------------------------------------------------------
-
-
 def compare(contestants: Sequence[Contestant]) -> float:
     """The largest difference of any h from the first contestant's; too large ends the run."""
-    first = contestants[0].read()
-    difference = max(float(np.abs(c.read() - first).max()) for c in contestants)
+    difference = float(np.max([np.abs(c.read() - contestants[0].read()) for c in contestants]))
     if not difference < TOLERANCE:
         raise SystemExit(f"the results differ by {difference:.2g}: nothing to report")
     return difference
@@ -141,15 +135,13 @@ def compare(contestants: Sequence[Contestant]) -> float:
 
 def race(contestants: Sequence[Contestant], seconds: float) -> float:
     """Turn by turn, until each was timed CALLS times and the slowest for so many seconds.
-    Returns the largest difference of the results: after each of the first FRAMES steps, which
-    warm up, and after each round."""
+    The first FRAMES steps only warm up. Returns the largest difference of any results."""
     differences = []
     for at in range(FRAMES):
         for c in contestants:
             c.step(c.frames[at])
         differences.append(compare(contestants))
-    at = 0
-    while len(c.times) < CALLS or max(sum(c.times) for c in contestants) < seconds * 1e9:
+    for at in itertools.count(0, TURN):
         for c in contestants:
             step, frames = c.step, [c.frames[k % FRAMES] for k in range(at, at + TURN)]
             for frame in frames[:REWARM]:
@@ -159,16 +151,16 @@ def race(contestants: Sequence[Contestant], seconds: float) -> float:
                 step(frame)
                 c.times.append(perf_counter_ns() - start)
         differences.append(compare(contestants))
-        at += TURN
+        spent = max(sum(c.times) for c in contestants)
+        if len(contestants[0].times) >= CALLS and spent >= seconds * 1e9:
+            break
     return max(differences)
 
 
 def measure(n: int, kernel: str | None, seconds: float, peers: dict[str, Any]) -> dict[str, Any]:
-    rng, edge = np.random.default_rng(n), n**-0.5  # weights as PyTorch begins with
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    shapes = (4 * n, n), (4 * n, n), 4 * n, 4 * n
-    draws = [rng.uniform(-edge, edge, shape).astype(np.float32) for shape in shapes]
-    weights = dict(zip(names, draws, strict=True))
+    rng, m, edge = np.random.default_rng(n), 4 * n, n**-0.5  # weights as PyTorch begins with
+    shapes = dict(weight_ih_l0=(m, n), weight_hh_l0=(m, n), bias_ih_l0=(m,), bias_hh_l0=(m,))
+    weights = {k: rng.uniform(-edge, edge, s).astype(np.float32) for k, s in shapes.items()}
     x = rng.standard_normal((FRAMES, n), np.float32)
     torch, onnx, ort = (peers[name] for name in ("torch", "onnx", "onnxruntime"))
     contestants = [of_clstm(weights, x, kernel), of_numpy(weights, x)]
@@ -181,21 +173,11 @@ def measure(n: int, kernel: str | None, seconds: float, peers: dict[str, Any]) -
     with torch.inference_mode() if torch else contextlib.nullcontext():
         difference = race(contestants, seconds)
     gc.enable()
-    median, p99 = (
-        {c.name: round(float(np.percentile(c.times, q)) / 1e3, 3) for c in contestants}
-        for q in (50, 99)
-    )
+    median = {c.name: round(float(np.median(c.times)) / 1e3, 3) for c in contestants}
+    p99 = {c.name: round(float(np.percentile(c.times, 99)) / 1e3, 3) for c in contestants}
     ratio = {c.name: median[c.name] / median["clstm"] for c in contestants[1:]}
     return {"hidden": n, "max_difference": difference, "calls": len(contestants[0].times),
             "median_us": median, "p99_us": p99, "ratio": ratio}  # fmt: skip
-
-
-# ---- the report ---------------------------------------------------------------------------
-
-
-def optional(name: str) -> Any:
-    with contextlib.suppress(ImportError):
-        return importlib.import_module(name)
 
 
 def cpu_model() -> str:
@@ -205,17 +187,15 @@ def cpu_model() -> str:
 
 
 def table(results: list[dict[str, Any]], markdown: bool) -> str:
-    names = list(results[0]["ratio"])
-    rows = [["hidden size", "clstm, µs", *(f"{name} / clstm" for name in names)]]
+    rows = [["hidden size", "clstm, µs", *(f"{name} / clstm" for name in results[0]["ratio"])]]
     for r in results:
-        ratios = [f"{r['ratio'][name]:.1f}" for name in names]
+        ratios = [f"{ratio:.1f}" for ratio in r["ratio"].values()]
         rows.append([str(r["hidden"]), f"{r['median_us']['clstm']:.2f}", *ratios])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if markdown:
         rows.insert(1, ["-" * (n - 1) + ":" for n in widths])
-    start, between, end = ("| ", " | ", " |") if markdown else ("", "  ", "")
-    lines = [map(str.rjust, row, widths) for row in rows]
-    return "\n".join(start + between.join(line) + end for line in lines)
+    lines = [(" | " if markdown else "  ").join(map(str.rjust, row, widths)) for row in rows]
+    return "\n".join(f"| {line} |" if markdown else line for line in lines)
 
 
 def below_half(results: list[dict[str, Any]]) -> list[str]:
@@ -228,7 +208,7 @@ def below_half(results: list[dict[str, Any]]) -> list[str]:
     return [text.format(n, known[n], halves[n]) for n in halves if known[n] < halves[n]]
 
 
-def main() -> int:
+def main() -> str | None:
     if any(os.environ.get(name) != "1" for name in THREADS):  # before a library starts its threads
         os.environ.update(dict.fromkeys(THREADS, "1"))
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -241,28 +221,28 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 below half a target")
     args = parser.parse_args()
 
-    core = None
+    core = None  # not every system can pin
     if hasattr(os, "sched_setaffinity"):
-        core = max(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {core})
-    peers = {name: optional(name) for name in ("torch", "onnx", "onnxruntime")}
+        os.sched_setaffinity(0, {core := max(os.sched_getaffinity(0))})
+    peers = dict.fromkeys(("torch", "onnx", "onnxruntime"))  # None: not installed
+    for name in peers:
+        with contextlib.suppress(ImportError):
+            peers[name] = importlib.import_module(name)
     if peers["torch"]:
         peers["torch"].set_num_threads(1)
     versions = {"clstm": clstm.__version__, "numpy": np.__version__}
     versions |= {k: m.__version__ if m else "not installed" for k, m in peers.items()}
-    kernel = args.kernel or clstm.show_config("dict")["kernel"]
+    kernel = args.kernel or os.environ.get("CLSTM_KERNEL") or clstm.available_kernels()[0]
+    settings = {"cpu": cpu_model(), "kernel": kernel, "threads": 1, "pinned to core": core,
+                "system": platform.system(), "python": platform.python_version(),
+                "seconds": args.seconds, "turn": TURN, "untimed of it": REWARM}  # fmt: skip
     results = [measure(n, args.kernel, args.seconds, peers) for n in args.hidden]
-    settings = {"cpu": cpu_model(), "kernel": kernel, "threads": 1, "pinned to core": core}
     print(table(results, args.markdown), end="\n\n")
     print(*(f"{k}: {v}" for k, v in (settings | versions).items()), sep=", ")
+    report = {"settings": settings, "versions": versions, "results": results}
     if args.json:
-        settings |= {"python": platform.python_version(), "system": platform.system(),
-                     "seconds": args.seconds, "turn": TURN, "rewarm": REWARM}  # fmt: skip
-        report = {"settings": settings, "versions": versions, "results": results}
-        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    faults = below_half(results) if args.check else []
-    print("".join(f"{fault}\n" for fault in faults), end="", file=sys.stderr)
-    return bool(faults)
+        args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    return "\n".join(below_half(results) if args.check else []) or None
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .loading import from_state_dict, from_torch, load, read_weights
     from .model import Model
 else:
-    # NumPy takes 100 ms and more to import, so what needs it comes with its first use: `clstm --version`
-    # needs none of it. Names to where they are; "" for a submodule.
+    # NumPy takes 100 ms and more to import, so what needs it comes with its first use and
+    # `clstm --version` without. Names to where they are; "" for a submodule.
     _LATER = {
         "Model": "model",
         "Stream": "_core",

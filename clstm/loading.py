@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .errors import ModelFormatError, UnsupportedError
 from .formats import DEFAULT_MAX_BYTES, Weights, read_file
 from .formats.container import Image, write_image
 from .formats.source import SourceLike
+from .guess import guess
 from .model import Model
 
 
@@ -42,26 +44,36 @@ def load(
     limits the tensors. external_data and states belong to ONNX, which a later version reads.
     Raises ModelFormatError, UnsupportedError, ValueError or OSError.
     """
-    options = {"precision": precision, "threads": threads, "gemm": gemm, "kernel": kernel}
     weights = read_file(source, key=key, max_bytes=max_bytes)
+    with naming(weights.name):
+        image = image_of(weights, layers, strict)
+        return build(image, precision=precision, threads=threads, gemm=gemm, kernel=kernel)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors about what a file holds say which file."""
     try:
-        return _assemble(weights, layers, strict, options)
+        yield
     except (ModelFormatError, UnsupportedError) as error:
-        if str(error).startswith(weights.name):
+        if str(error).startswith(name):
             raise
-        raise type(error)(f"{weights.name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
 
 
-def _assemble(
-    weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool, options: dict[str, Any]
-) -> Model:
-    ours = weights.image is not None or "clstm.layers" in weights.metadata
-    if ours and layers is not None:
+def is_ours(weights: Weights) -> bool:
+    """Whether :meth:`Model.save` wrote the file, which then holds its layers."""
+    return weights.image is not None or "clstm.layers" in weights.metadata
+
+
+def image_of(weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool) -> Image:
+    """Records and certificate of what was read, nothing of it packed or run yet."""
+    if is_ours(weights) and layers is not None:
         raise ValueError(f"{weights.name} holds its layers; layers= is for files of other origin")
     if weights.image is not None:
-        return build(weights.image, **options)
-    if not ours:
-        return from_state_dict(weights.tensors, layers=layers, strict=strict, **options)
+        return weights.image
+    if not is_ours(weights):
+        return _image(weights.tensors, layers, strict)
     tensors = dict(weights.tensors)
     check = tensors.pop("clstm.check.x", None), tensors.pop("clstm.check.y", None)
     found = program.layers_from_json(weights.metadata["clstm.layers"], weights.name)
@@ -71,7 +83,15 @@ def _assemble(
     image = Image(records, input_size)
     if check[0] is not None and check[1] is not None:
         image.check = _certificate(check[0], check[1])
-    return build(image, **options)
+    return image
+
+
+def _image(
+    tensors: Mapping[str, np.ndarray], layers: Sequence[nn.Layer] | None, strict: bool
+) -> Image:
+    if layers is None:
+        layers = guess(tensors, strict)
+    return Image(*program.bind(list(layers), tensors, strict))
 
 
 def _certificate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +112,7 @@ def from_state_dict(
     are those of :func:`load`."""
     options.pop("max_bytes", None)
     tensors = {str(name): program.as_array(value) for name, value in mapping.items()}
-    if layers is None:
-        layers = program.guess(tensors, strict)
-        strict = False  # guess() has judged what is left over
-    records, input_size = program.bind(list(layers), tensors, strict)
-    return build(Image(records, input_size), **options)
+    return build(_image(tensors, layers, strict), **options)
 
 
 def build(

@@ -146,7 +146,7 @@ class Model(CoreModel):
                 if array.shape != shape:
                     raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
                 part = array.reshape(r.n_cells, n_batch, size).transpose(1, 0, 2)
-                into[:, at : at + r.n_cells * size] = part.reshape(n_batch, -1)
+                into[:, at : at + r.n_cells * size] = part.reshape(n_batch, r.n_cells * size)
                 at += r.n_cells * size
 
     def _unflatten(self, flat: np.ndarray, batched: bool) -> Any:

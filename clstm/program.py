@@ -282,7 +282,7 @@ def bind(layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray], strict: 
     surplus = [name for name in t.all if name not in t.taken]
     if surplus and strict:
         raise ModelFormatError(
-            f"tensors that no layer takes: {_listed(surplus)}; name their layers, or strict=False"
+            f"tensors that no layer takes: {listed(surplus)}; name their layers, or strict=False"
         )
     if input_size is None:
         raise ModelFormatError("no layer tells the input size: give a LayerNorm normalized_shape=")
@@ -328,92 +328,8 @@ def unwrapped(layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray]) -> 
     return {new: tensors[old] for new, old in names.items()}
 
 
-# ---- without layers= ------------------------------------------------------------------
-
-_RECURRENT_NAME = re.compile(r"(.*?)((?:weight|bias)_(?:ih|hh|hr)(_l\d+)?(?:_reverse)?)")
-_FOUR = {4: "LSTM", 3: "GRU", 1: "RNN"}
-
-
-def guess(tensors: Mapping[str, np.ndarray], strict: bool) -> list[nn.Layer]:
-    """The one recurrent module that the tensors are, or ModelFormatError with what to write."""
-    for name in tensors:
-        if ".parametrizations." in f".{name}":
-            raise ModelFormatError(
-                f"{name}: a parametrised weight; before saving, write "
-                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
-            )
-    groups = recurrent_groups(tensors)
-    others = [n for n in tensors if not _RECURRENT_NAME.fullmatch(n)]
-    if len(groups) == 1 and (not others or not strict):
-        prefix = next(iter(groups))
-        return [_describe(prefix, tensors)]
-    what = f"{len(groups)} recurrent modules" if len(groups) != 1 else f"also {_listed(others)}"
-    raise ModelFormatError(
-        f"not exactly one recurrent module: {what}, in {_listed(list(tensors))}; "
-        f"say what the model is, perhaps layers={suggest(tensors)}"
-    )
-
-
-def recurrent_groups(tensors: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Names of recurrent tensors by their prefix."""
-    groups: dict[str, list[str]] = {}
-    for name in tensors:
-        if (m := _RECURRENT_NAME.fullmatch(name)) and (not m[1] or m[1].endswith(".")):
-            groups.setdefault(m[1], []).append(name)
-    return groups
-
-
-def _kind(p: str, tensors: Mapping[str, np.ndarray]) -> tuple[str, bool]:
-    """LSTM, GRU, RNN or "", by rows : columns of weight_hh; and whether it is a cell."""
-    cell = f"{p}weight_hh" in tensors
-    end = "" if cell else "_l0"
-    hh, hr = tensors.get(f"{p}weight_hh{end}"), tensors.get(f"{p}weight_hr{end}")
-    if hh is None or hh.ndim != 2:
-        return "", cell
-    hidden = hr.shape[1] if hr is not None and hr.ndim == 2 else hh.shape[1]
-    ratio, rest = divmod(hh.shape[0], hidden) if hidden else (0, 1)
-    return _FOUR.get(ratio, "") if not rest else "", cell
-
-
-def _describe(prefix: str, tensors: Mapping[str, np.ndarray]) -> nn.Layer:
-    kind, cell = _kind(prefix, tensors)
-    if not kind:
-        raise ModelFormatError(
-            f"{prefix}weight_hh: expected 4 (LSTM), 3 (GRU) or 1 (RNN) times as many rows as columns, "
-            f"found {[tensors[n].shape for n in tensors if n.startswith(prefix + 'weight_hh')]}"
-        )
-    if kind != "LSTM":
-        raise UnsupportedError(f"{prefix}weight_hh is a {kind}'s; this version runs LSTMs")
-    name = prefix.removesuffix(".")
-    return nn.LSTMCell(name) if cell else nn.LSTM(name)
-
-
-def suggest(tensors: Mapping[str, np.ndarray]) -> str:
-    """A ``layers=`` value that the tensors look like, as text to write."""
-    groups = recurrent_groups(tensors)
-    words: list[str] = []
-    seen: set[str] = set()
-    for name, array in tensors.items():
-        m = _RECURRENT_NAME.fullmatch(name)
-        prefix = m[1] if m else name.rpartition(".")[0] + "."
-        if prefix in seen or prefix == ".":
-            continue
-        seen.add(prefix)
-        bare = prefix.removesuffix(".")
-        if prefix in groups:
-            kind, cell = _kind(prefix, tensors)
-            words.append(f'nn.{kind or "LSTM"}{"Cell" if cell else ""}("{bare}")')
-        elif f"{prefix}running_mean" in tensors:
-            words.append(f'nn.BatchNorm1d("{bare}")')
-        elif array.ndim == 1:
-            words.append(f'nn.LayerNorm("{bare}")')
-        elif array.ndim == 2:
-            embedding = not words and f"{prefix}bias" not in tensors
-            words.append(f'nn.{"Embedding" if embedding else "Linear"}("{bare}")')
-    return f"[{', '.join(words)}]"
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first few of them, for a message."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 

@@ -56,6 +56,7 @@ its bound, lies below that. (Allowed for h before a projection too; it may or ma
 from typing import NamedTuple
 
 import numpy as np
+
 from oracle import Direction, bias_sum, directions, f64, sigmoid, valid_rows
 
 U = 2.0**-24
@@ -316,3 +317,42 @@ def head_bound(exact, ulps=4.0):
     """GELU, softmax, log-softmax and SiLU (§6.4), on the engine's own float32 input: 4 ulps of the
     exact result, or 2^-23 where it nears 0."""
     return np.maximum(ulps * ulp(exact), 2.0**-23)
+
+
+def affine_bound(x, scale, shift):
+    """(y, bound) of an Affine or BatchNorm1d that is not folded, scale and shift float64: each is
+    rounded once (not at all, if it was float32), and one fma rounds the result."""
+    x, scale, shift = f64(x), f64(scale), f64(shift)
+    y = x * scale + shift
+    bound = 2.0 * U * (np.abs(x * scale) + np.abs(shift)) + U * np.abs(y) + 2.0 * TINY
+    return y, np.where((scale == np.float32(scale)) & (shift == np.float32(shift)), ulp(y), bound)
+
+
+def layer_norm_bound(x, weight=None, bias=None, eps=1e-5):
+    """(y, bound) of LayerNorm on the engine's own float32 input x (..., N), by first order terms
+    with a margin: sums are sixteen partial ones of ceil(N/16) terms, folded in 4 (§5).
+
+        mean:       k u mean|x|, k = ceil(N/16) + 5 with the division        E_m
+        d = x - m:  E_m + u (|d| + E_m)                                      E_d
+        variance:   mean(2 |d| E_d + E_d^2) of that, and k u of itself       E_v
+        s:          half the relative error of variance + eps, 2 u more      r
+        y = d / s:  E_d / s + |y| (r + u); then one fma with the weight and bias
+    """
+    x = f64(x)
+    k = -(-x.shape[-1] // 16) + 5
+    e_m = k * U * np.abs(x).mean(axis=-1, keepdims=True)
+    d = x - x.mean(axis=-1, keepdims=True)
+    e_d = e_m + U * (np.abs(d) + e_m)
+    power = (d * d).mean(axis=-1, keepdims=True) + eps
+    e_v = (2 * np.abs(d) * e_d + e_d * e_d).mean(axis=-1, keepdims=True) + (k + 2) * U * power
+    # s^ >= sqrt(power - e_v), and never below sqrt(eps) less its roundings
+    least = np.sqrt(np.maximum(power - e_v, eps * (1 - 4 * U)))
+    s = np.sqrt(power)
+    r = np.minimum(e_v / (least * (least + s)), 1e30) + 2 * U
+    y = d / s
+    e_y = e_d / least + np.abs(y) * (r + U) + U * e_d / least + TINY
+    if weight is not None:
+        y, e_y = y * f64(weight), e_y * np.abs(f64(weight))
+    if bias is not None:
+        y = y + f64(bias)
+    return y, (e_y + U * (np.abs(y) + e_y)) * (1 + 2.0**-10)

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+import clstm
+from clstm import nn
+
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -31,7 +34,7 @@ def rng_of(seed: int) -> np.random.Generator:
 
 
 def floats(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
-    return (scale * rng.standard_normal(shape)).astype(np.float32)
+    return (scale * rng.standard_normal(shape) + 0.0).astype(np.float32)  # no -0
 
 
 def lstm_tensors(
@@ -95,3 +98,55 @@ def refused(stream: Any, error: type[Exception], match: str | None = None) -> It
     """What happens inside raises, and changes nothing."""
     with unchanged(stream), pytest.raises(error, match=match):
         yield
+
+
+# ---- one small model of each kind that streams ---------------------------------------------------
+
+N_IN, N_OUT, N_TOKENS = 6, 3, 11
+
+
+def _zoo() -> dict[str, tuple[list[Any], dict[str, np.ndarray]]]:
+    rng = rng_of(1)
+    lstm = lstm_tensors(rng, N_IN, 8, layers=2, prefix="lstm")
+    proj = lstm_tensors(rng, N_IN, 8, proj=3, prefix="lstm")
+    cell = lstm_tensors(rng, N_IN, 7, prefix="cell", cell=True)
+    upper = lstm_tensors(rng, 8, 5, prefix="upper", cell=True)
+    learned = {"h0": floats(rng, 2, 1, 8), "c0": floats(rng, 2, 8)}
+    head = linear_tensors(rng, 8, N_OUT, "fc")
+    table = {"emb.weight": floats(rng, N_TOKENS, N_IN)}
+    return {
+        "lstm": ([nn.LSTM("lstm")], lstm),
+        "projected": ([nn.LSTM("lstm")], proj),
+        "cell": ([nn.LSTMCell("cell")], cell),
+        "cell and head": (
+            [nn.LSTMCell("cell"), nn.Linear("fc"), nn.Tanh()],
+            cell | linear_tensors(rng, 7, N_OUT, "fc"),
+        ),
+        "two layers of state": ([nn.LSTM("lstm"), nn.ReLU(), nn.LSTMCell("upper")], lstm | upper),
+        "learned": ([nn.LSTM("lstm", h0="h0", c0="c0"), nn.Linear("fc")], lstm | learned | head),
+        "tokens": ([nn.Embedding("emb"), nn.LSTM("lstm"), nn.Linear("fc")], table | lstm | head),
+        "no state": ([nn.Linear("fc"), nn.Softmax()], linear_tensors(rng, N_IN, N_OUT, "fc")),
+    }
+
+
+ZOO = _zoo()
+
+
+def made(name: str, **options: Any) -> clstm.Model:
+    """The model of that name."""
+    layers, tensors = ZOO[name]
+    return clstm.from_state_dict(tensors, layers=layers, **options)
+
+
+def fed(model: clstm.Model, seed: int, *shape: int) -> np.ndarray:
+    """Random input of that shape, features or tokens."""
+    if model.num_embeddings:
+        return rng_of(seed).integers(0, model.num_embeddings, shape)
+    return floats(rng_of(seed), *shape, model.input_size)
+
+
+def warm(model: clstm.Model, steps: int = 3) -> clstm.Stream:
+    """A stream of some steps, so that its state is not the initial one."""
+    s = model.stream()
+    s.run(fed(model, 99, steps))
+    return s

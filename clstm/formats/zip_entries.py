@@ -137,7 +137,7 @@ def _read_directory(source: Source, n_entries: int, begin: int, end: int) -> lis
         magic, _, _, flags, method, _, _, crc, n_packed, n_bytes = fields[:10]
         n_name, n_extra, n_comment, disk, _, _, start = fields[10:]
         at += _CENTRAL.size
-        if magic != b"PK\x01\x02" or at + n_name + n_extra + n_comment > end:
+        if magic != b"PK\x01\x02":
             raise source.fault("zip: the directory is damaged")
         name = _decode_name(source, data[at : at + n_name], flags)
         extra = _read_extra(source, name, data[at + n_name : at + n_name + n_extra])

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "fpmode.h"
 #include "model.h"
 #include "status.h"
 #include "weights.h"
@@ -132,9 +133,11 @@ clstm_status clstm_model_load_memory(const void *data, size_t size, const clstm_
     }
     struct weights weights;
     clstm_model *model = NULL;
+    const struct fpmode mode = fpmode_enter(); /* biases are summed here, scalings folded */
     clstm_status status = clstm_file_parse(copy ? copy : data, size, &weights, err);
     if (status == CLSTM_OK) status = clstm_model_create(&weights, opt, &model, err);
     if (status == CLSTM_OK) status = clstm_model_verify(model, &weights, err);
+    fpmode_leave(mode);
     clstm_free(copy);
     if (status == CLSTM_OK) *out = model;
     else clstm_model_free(model);

@@ -60,11 +60,17 @@ static void make_inputs(struct trial *t)
     /* A token out of range and special values: in some sequences, never in the first. */
     for (size_t b = 1; b < t->n_batch; b++) {
         if (rng_below(r, 6)) continue;
+        /* One call of the generator a statement: C does not order them within one. */
         const size_t at = b * t->n_steps + rng_below(r, t->n_steps);
         if (t->tokens) t->tokens[at] = rng_below(r, 2) ? -1 : (int64_t)t->n_tokens;
-        else t->x[at * t->n_in + rng_below(r, t->n_in)] = rng_special(r);
-        if (t->n_state && rng_below(r, 2))
-            t->state[b * t->n_state + rng_below(r, t->n_state)] = rng_special(r);
+        else {
+            float *to = t->x + at * t->n_in + rng_below(r, t->n_in);
+            *to = rng_special(r);
+        }
+        if (t->n_state && rng_below(r, 2)) {
+            float *to = t->state + b * t->n_state + rng_below(r, t->n_state);
+            *to = rng_special(r);
+        }
     }
 }
 

@@ -53,21 +53,19 @@ class Maker:
         return n
 
     def scaling(self, width):
-        kind = self.rng.integers(4)
+        kind = self.rng.integers(4) if self.layers else self.rng.integers(3)
+        more = {"weight": self.uniform(width) + 1, "bias": self.uniform(width)}
         if kind == 0:
             self.add(nn.Affine(self.prefix()), scale=self.uniform(width), shift=self.uniform(1))
-            return
-        if kind == 1:
-            n = int(self.rng.choice([1, width]))
-            self.add(nn.PReLU(self.prefix()), weight=self.uniform(n))
-            return
-        more = {"weight": self.uniform(width) + 1, "bias": self.uniform(width)}
-        if kind == 2:
+        elif kind == 1:
             self.add(nn.LayerNorm(self.prefix()), **more)
-            return
-        more = more if self.chance(0.5) else {}
-        mean, var = self.uniform(width), self.uniform(width) + np.float32(1.5)
-        self.add(nn.BatchNorm1d(self.prefix()), running_mean=mean, running_var=var, **more)
+        elif kind == 2:
+            mean, var = self.uniform(width), self.uniform(width) + np.float32(1.5)
+            more = more if self.chance(0.5) else {}
+            self.add(nn.BatchNorm1d(self.prefix()), running_mean=mean, running_var=var, **more)
+        else:  # a single slope cannot tell the width of an input
+            slope = self.uniform(int(self.rng.choice([1, width])))
+            self.add(nn.PReLU(self.prefix()), weight=slope)
 
     def lstm(self, width):
         cell, hidden = self.chance(0.15), self.size()

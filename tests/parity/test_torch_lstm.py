@@ -9,16 +9,16 @@ and direction, teacher-forced. torch's own float32 keeps that bound too
 """
 
 import numpy as np
-import oracle
 import pytest
-import samples
 import torch
-from bounds import U, first_layers, lstm_check, step_bound, worst
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import clstm
+import oracle
+import samples
+from bounds import first_layers, lstm_check, step_bound, worst
 from clstm import nn
 
 # oneDNN has no projections, and torch says so once in a process
@@ -69,7 +69,7 @@ class Case:
         self.x = samples.floats(rng, steps, n, n_in)
         shapes = [(rows, n, size) for size in (proj or hidden, hidden)]
         self.with_state = with_state
-        self.state = tuple(samples.floats(rng, *s) * with_state for s in shapes)
+        self.state = tuple(samples.floats(rng, *s, scale=float(with_state)) for s in shapes)
         self.lengths = rng.integers(0, steps + 1, n) if ragged and self.batched else None
 
     def own(self, a):
@@ -146,11 +146,13 @@ def check(case):
     if case.torch_can():
         for theirs, exact in zip(leaves(case.torch(torch.float64)), leaves(expected), strict=True):
             assert theirs.shape == exact.shape
-            assert np.abs(theirs - exact).max(initial=0) <= FLOAT64 * (1 + np.abs(exact).max(initial=0))
+            assert np.abs(theirs - exact).max(initial=0) <= FLOAT64 * (
+                1 + np.abs(exact).max(initial=0)
+            )
 
 
 @given(cases())
-@samples.examples(220)
+@samples.examples(300)
 def test_every_shape_and_axis_order_is_torchs(case):
     check(case)
 
@@ -178,7 +180,7 @@ def test_a_cell_is_one_step_as_torchs(n_in, hidden, bias, batch, with_state, see
     cell.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
     rows = () if batch is None else (batch,)
     x = samples.floats(rng, *rows, n_in)
-    state = tuple(samples.floats(rng, *rows, hidden) * with_state for _ in "hc")
+    state = tuple(samples.floats(rng, *rows, hidden, scale=float(with_state)) for _ in "hc")
     ours = clstm.from_torch(cell)(x, state if with_state else None)
     with torch.no_grad():
         theirs = cell.double()(torch.from_numpy(x).double(),
@@ -209,12 +211,10 @@ def test_length_zero_passes_the_state_through_and_gives_zeros(batch_first, bidir
         assert samples.same_bits(end[:, [0, 2]], start[:, [0, 2]])
     assert samples.same_bits(y[:, [0, 2]], np.zeros_like(y[:, [0, 2]]))
     assert samples.same_bits(y[3:, 1], np.zeros_like(y[3:, 1]))
-    alone, alone_final = (a[:, 1:2] for a in (y[:3], y[:3])), None  # row 1 as a batch of its own
-    del alone, alone_final
-    short = model(np.ascontiguousarray((x[:3, 1:2].swapaxes(0, 1) if batch_first else x[:3, 1:2])),
-                  tuple(s[:, 1:2] for s in state))  # fmt: skip
-    assert samples.same_bits(short[0].reshape(3, -1), np.ascontiguousarray(y[:3, 1]))
-    assert samples.same_bits(short[1], tuple(np.ascontiguousarray(s[:, 1:2]) for s in final))
+    alone = np.ascontiguousarray(x[:3, 1])  # row 1 as a call of its own
+    y_alone, final_alone = model(alone, tuple(s[:, 1] for s in state))
+    assert samples.same_bits(y_alone, y[:3, 1])
+    assert samples.same_bits(final_alone, tuple(s[:, 1] for s in final))
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 6), (0, 0, 6), (4, 0, 6), (0, 6)])
@@ -222,7 +222,7 @@ def test_length_zero_passes_the_state_through_and_gives_zeros(batch_first, bidir
 def test_no_steps_leave_the_state_and_no_batch_is_as_torch(shape, with_state):
     tensors = samples.lstm_tensors(samples.rng_of(6), 6, 5, layers=2)
     rows = (2, *shape[1:-1], 5)
-    state = tuple(samples.floats(samples.rng_of(7), *rows) * with_state for _ in "hc")
+    state = tuple(samples.floats(samples.rng_of(7), *rows, scale=float(with_state)) for _ in "hc")
     y, final = clstm.from_state_dict(tensors)(np.zeros(shape), state if with_state else None)
     assert y.shape == (*shape[:-1], 5) and y.dtype == np.float32
     assert samples.same_bits(final, state)
@@ -233,11 +233,9 @@ def test_no_steps_leave_the_state_and_no_batch_is_as_torch(shape, with_state):
         assert [tuple(a.shape) for a in theirs] == [a.shape for a in leaves((y, final))]
 
 
-def test_the_tolerance_sees_a_difference_of_ten_roundings():
-    """The check itself can fail: h moved by ten units of float32's rounding is refused."""
+def test_the_tolerance_sees_a_wrong_output():
     case = Case(20, 30, 1, False, 0, True, False, 2, 10, True, False, 8)
-    y, (h, c) = case.clstm(1)
-    assert case.ratio(y, (h, c), []) <= 1
-    wrong = y.copy()
-    wrong[4] *= 1 + 200 * U
-    assert case.ratio(wrong, (h, c), []) > 1
+    y, final = case.clstm(1)
+    assert case.ratio(y, final, []) <= 1
+    y[4, 1, 7] += 1e-4
+    assert case.ratio(y, final, []) > 1

@@ -268,7 +268,15 @@ def test_removed_and_swapped_opcodes():
         (named("os", "system") + b")}N\x92", "expected a dict of arguments"),
         (W + b"}b", "expected an object to set"),
         (W + pickled("a") + b"Ns", "expected a dict to set"),
-        (b"N" + pickled("a") + b"a", "expected a list"),
+        (b"N" + pickled("a") + b"a", "APPEND at .*expected a list"),
+        (b"\x8f(Ne", "APPENDS at .*expected a list"),
+        (b"](N\x90", "ADDITEMS at .*expected a set"),
+        (b"}]Ns", "a key of a dict is no plain"),
+        (b"}\x8fNs", "a key of a dict is no plain"),
+        (b"}" + storage("0", 6) + b"Ns", "a key of a dict is no plain"),
+        (pickled("a") + pickled(1) + b"\x93", "expected the texts of a module"),
+        (pickled(1) + pickled("a") + b"\x93", "expected the texts of a module"),
+        (b"Nr\x41\x42\x0f\x00", "memo index 1000001 is beyond"),
         (b"](Ne]N\x90", "no mark is set"),
     ],
 )
@@ -290,6 +298,11 @@ def test_pickle_faults(body, message):
         ("_rebuild_tensor_v2", (storage("0", 6), 0, ("6",), (1,), False, HOOKS)),
         ("_rebuild_tensor_v2", (storage("0", 6), 0, (2, 3), (1,), False, HOOKS)),
         ("_rebuild_tensor_v2", (storage("0", 6), 0, (1,) * 33, (1,) * 33, False, HOOKS)),
+        ("_rebuild_tensor_v2", (storage("0", 6), 0, (6,), (1,), False, HOOKS, 1)),
+        ("_rebuild_tensor_v2", (storage("0", 6), 0, (6,), (1,), False, HOOKS, {})),
+        ("_rebuild_tensor_v2", (storage("0", 6), 0, (6,), (1,), False, HOOKS, {"a": 1}, 1)),
+        ("_rebuild_tensor_v2", (storage("0", 6), 0, (6,), (1,), 0, HOOKS)),
+        ("_rebuild_tensor_v2", (storage("0", 6), 0, (6,), (1,), False, None)),
         ("_rebuild_tensor_v3", (storage("0", 6), 0, (6,), (1,), False, HOOKS)),
         ("_rebuild_tensor_v3", (storage("0", 6), 0, (6,), (1,), 0, HOOKS, named("torch", "int8"))),
         ("_rebuild_parameter", (1, True, HOOKS)),
@@ -327,6 +340,13 @@ def test_deep_nesting_neither_recurses_nor_crashes(deep):
     refused(of_pickle(nested))
     dicts = PROTO + (b"}" + pickled("model")) * 5000 + b"N" + b"s" * 5000 + b"."
     refused(of_pickle(dicts), "no dict of tensors")
+
+
+def test_the_highest_memo_index():
+    pickle = PROTO + b"Nr\x40\x42\x0f\x000" + whole({"w": W})[2:]
+    refused(of_pickle(pickle), "POP at")
+    pickle = PROTO + b"}r\x40\x42\x0f\x00" + pickled("w") + W + b"s."
+    assert read_file(of_pickle(pickle)).tensors
 
 
 def test_a_dict_that_holds_itself():
@@ -449,29 +469,35 @@ def test_ten_thousand_views_of_one_storage():
 
 
 def bombs():
-    n = 1 << 20
+    # As many opcodes as are read of a small file: there each must be cheap.
+    n = 260_000
+    dicts = b"](" + b"}" * 34_000  # all that may be taken, so that nothing else may be free
     yield "dicts", b"](" + b"}" * n
-    yield "memo", b"N" + b"".join(b"r" + struct.pack("<L", i) for i in range(n // 4))
+    yield "memo", b"N" + b"".join(b"r" + struct.pack("<L", i) for i in range(n))
     yield "memoize", b"N" + b"\x94" * n
-    yield "tuples", b"](" + b"N\x85" * n
-    yield "ints", b"](" + b"M\xff\xff" * n
+    yield "tuples", b")" + b"\x85" * n
+    yield "tuples of marks", dicts + b"(Nt" * (n // 4)
+    yield "ints", dicts + b"M\xff\xff" * (n * 4 // 5)
     yield "texts", b"](" + (b"X\x00\x10\0\0" + "\U0001f600".encode() * 1024) * 300
-    yield "short texts", b"](" + b"\x8c\x01\xc3"[:2] * 1 + b"x" + b"\x8c\x02ab" * n
+    yield "short texts", b"](" + b"\x8c\x02ab" * n
     yield "long texts", b"](" + (b"X\x00\x00\x04\0" + b"\xf0\x9f\x98\x80" * 65536) * 8
-    yield "names", b"](" + b"".join(b"ca%d\nb\n" % i for i in range(n // 8))
-    yield "objects", b"](" + named("a", "b") + b"q\0" + b"h\0)\x81" * n
-    yield "ordered dicts", b"](" + named("collections", "OrderedDict") + b"q\0" + b"h\0)R" * n
-    yield "items", b"}(" + b"".join(b"\x8c\x06%06dN" % i for i in range(n // 8)) + b"u"
+    yield "names", b"](" + b"".join(b"ca%d\nb\n" % i for i in range(n // 2))
+    yield "objects", b"](" + named("a", "b") + b"q\0" + b"h\0)\x81" * (n // 3)
+    yield (
+        "ordered dicts",
+        b"](" + named("collections", "OrderedDict") + b"q\0" + b"h\0)R" * (n // 3),
+    )
+    yield "items", b"}(" + b"".join(b"\x8c\x06%06dN" % i for i in range(n // 2)) + b"u"
     yield "marks", b"(t" * n
     view = b"h\1(h\2K\0))\x89h\3tR"
     head = named("torch._utils", "_rebuild_tensor_v2") + b"q\1" + storage("0", 6) + b"q\2"
-    yield "tensors", head + HOOKS + b"q\3" + view * (n // 8)
-    yield "storages", b"](" + b"".join(storage(str(i), 6) for i in range(n // 64))
+    yield "tensors", head + HOOKS + b"q\3" + view * (n // 9)
+    yield "storages", b"](" + b"".join(storage(str(i), 6) for i in range(n // 8))
 
 
 @pytest.mark.parametrize(("name", "body"), list(bombs()), ids=[name for name, _ in bombs()])
 def test_bombs_stay_near_the_size_of_the_file(name, body):
-    data = of_pickle(PROTO + body + b".")
+    data = of_pickle(PROTO5 + body + b".")
     start = time.perf_counter()
     refused(data)
     seconds = time.perf_counter() - start

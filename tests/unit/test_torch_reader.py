@@ -277,15 +277,16 @@ def test_values_that_are_no_tensors_are_ignored():
 def test_objects_of_unknown_classes_beside_the_state_dict_are_inert():
     Point = collections.namedtuple("Point", "x y")
     Point.__module__ = "collections"  # so that it pickles by a name
-    optimizer = torch.optim.Adam(torch.nn.LSTM(2, 3).parameters())
+    moments = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}
     checkpoint = {
         "state_dict": LSTM,
         "args": argparse.Namespace(lr=1e-3, path=pathlib.PurePosixPath("x")),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": {"state": {0: moments, 1: moments}, "param_groups": [{"betas": (0.9, 0.99)}]},
         "numpy": np.arange(5000.0),
         "scalar": np.float32(3),
         "rng": np.random.default_rng(1).bit_generator.state,
-        "set": {1, 2}, "frozen": frozenset({3}), "complex": 1 + 2j, "bytes": b"x" * 300,
+        "deque": collections.deque([1]), "set": {1, 2},
+        "frozen": frozenset({3}), "complex": 1 + 2j, "bytes": b"x" * 300,
         "big": 2**100, "negative": -7, "floats": [0.5] * 3000, "long": "x" * 100_000,
         "default": collections.defaultdict(list, a=[1]), "counter": collections.Counter("aab"),
         "device": torch.device("cpu"), "dtype": torch.float32, "size": torch.Size([1, 2]),

@@ -54,19 +54,46 @@ static void layer_norm(size_t n, const float *x, float *y, const float *weight,
     }
 }
 
-/* exp(x - max) / sum, or (x - max) - log(sum). */
+/* sum += x, and lost += what that rounds away (Knuth's two-sum: exact whatever the sizes). */
+INLINE void add_kept(vf *sum, vf *lost, vf x)
+{
+    const vf s = v_add(*sum, x), t = v_sub(s, *sum);
+    *lost = v_add(*lost, v_add(v_sub(*sum, v_sub(s, t)), v_sub(x, t)));
+    *sum = s;
+}
+
+/* The same tree as fold's. */
+INLINE float fold_kept(const vf *part, const vf *lost, float *rest)
+{
+    float p[UNITS], q[UNITS];
+    UNROLL for (int v = 0; v < NV; v++) v_store(p + v * LANES, part[v]);
+    UNROLL for (int v = 0; v < NV; v++) v_store(q + v * LANES, lost[v]);
+    for (int half = UNITS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) {
+            const float s = p[i] + p[i + half], t = s - p[i];
+            q[i] = q[i] + q[i + half] + ((p[i] - (s - t)) + (p[i + half] - t));
+            p[i] = s;
+        }
+    *rest = q[0];
+    return p[0];
+}
+
+/* exp(x - max) / sum, or (x - max) - log(sum). The sum keeps what its roundings lose: where
+ * it is near 1 they would be a large part of its logarithm. */
 static void softmax(int logarithm, size_t n, const float *x, float *y)
 {
-    vf part[NV];
+    vf part[NV], lost[NV];
     UNROLL for (int j = 0; j < NV; j++) part[j] = v_all(-INFINITY);
     EACH_BLOCK(x, n, -INFINITY, part[j] = v_max(part[j], v)) /* may lose a NaN; the sum will not */
     const vf top = v_all(fold(FOLD_MAX, part));
-    UNROLL for (int j = 0; j < NV; j++) part[j] = v_all(0.0f);
-    EACH_BLOCK(x, n, -INFINITY, part[j] = v_add(part[j], exp_negative(v_sub(v, top))))
-    const vf sum = v_all(fold(FOLD_SUM, part)), log_sum = log_(sum);
+    UNROLL for (int j = 0; j < NV; j++) part[j] = lost[j] = v_all(0.0f);
+    EACH_BLOCK(x, n, -INFINITY, add_kept(&part[j], &lost[j], exp_negative(v_sub(v, top))))
+    float rest;
+    const float sum = fold_kept(part, lost, &rest);
+    const vf log_sum = v_add(log_(v_all(sum)), v_all(rest / sum)), total = v_all(sum + rest);
     for (size_t i = 0; i < padded(n); i += LANES) {
         const vf d = v_sub(v_load(x + i), top);
-        v_store(y + i, logarithm ? v_sub(d, log_sum) : v_div(exp_negative(d), sum));
+        v_store(y + i, logarithm ? v_sub(d, log_sum) : v_div(exp_negative(d), total));
     }
 }
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""``clstm verify``"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+
+import numpy as np
+
+from .._stream import real
+from ..errors import ModelFormatError, ShapeError
+from ..formats import Weights, read_file
+from ..loading import image_of, is_ours, naming
+from ..model import Model
+from .common import build_model, read_image
+from .compare import Comparison, compare, run_certificate
+from .text import one_line
+
+_ARRAYS = "an .npz for --against holds x and y, and perhaps h0 and c0"
+
+
+def main(args: argparse.Namespace) -> int:
+    rtol, atol = args.rtol, args.atol
+    image = read_image(args)
+    model = build_model(args, dataclasses.replace(image, check=None))  # here it may fail
+    if args.against is None:
+        result = _certificate(model, image.check, args.file, rtol, atol)
+    else:
+        result = _against(model, read_file(args.against), rtol, atol)
+    _report(result, args)
+    return 1 if result.wrong else 0
+
+
+def _against(model: Model, known: Weights, rtol: float, atol: float) -> Comparison:
+    with naming(known.name):
+        if known.kind != "npz":
+            check = image_of(known, None, strict=True).check if is_ours(known) else None
+            return _certificate(model, check, known.name, rtol, atol)
+        return compare(*_outputs(model, known.tensors), rtol, atol)
+
+
+def _certificate(
+    model: Model, check: tuple[np.ndarray, np.ndarray] | None, name: str, rtol: float, atol: float
+) -> Comparison:
+    if check is None:
+        raise ModelFormatError(f"{name}: it holds no certificate; give --against FILE.npz")
+    x, y = check
+    return compare(run_certificate(model, x, y), y, rtol, atol)
+
+
+def _outputs(model: Model, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What the model makes of x, and y."""
+    missing = sorted({"x", "y"} - arrays.keys())
+    if missing:
+        raise ModelFormatError(f"{_ARRAYS}; it has no {missing[0]}")
+    surplus = sorted(arrays.keys() - {"x", "y", "h0", "c0"})
+    if surplus:
+        raise ModelFormatError(f"{_ARRAYS}, not {surplus[0]}")
+    got = model(arrays["x"], _state(model, arrays))[0]
+    return got, real(arrays["y"], "y")
+
+
+def _state(model: Model, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    given = [arrays[name] for name in ("h0", "c0") if name in arrays]
+    if not given:
+        return None
+    if len(model.recurrent) != 1:
+        raise ShapeError(f"h0, c0: the model has {len(model.recurrent)} recurrent layers, not one")
+    if len(given) != 2:
+        raise ShapeError("h0, c0: one is missing")
+    return tuple(given)
+
+
+def _report(result: Comparison, args: argparse.Namespace) -> None:
+    if not args.json:
+        word = "mismatch" if result.wrong else "ok"
+        print(f"{word}: {one_line(str(result))} (atol {args.atol:g}, rtol {args.rtol:g})")
+        return
+    tolerance = {"rtol": args.rtol, "atol": args.atol}
+    values = {"ok": not result.wrong} | dataclasses.asdict(result) | tolerance
+    print(json.dumps({k: _finite(v) for k, v in values.items()}, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+/* A caller's floating-point control bits (DESIGN.md 6.4): every rounding mode, flush-to-zero
+ * and denormals-are-zero, traps unmasked too. The bits of all results must not depend on
+ * them, and they must be found as they were.
+ *
+ *     modes PACK MODELS
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "drive.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define FLAGS 0x3fu
+#define DEFAULT 0x1f80u
+static uint64_t get(void) { return _mm_getcsr() & ~FLAGS; }
+static void set(uint64_t mode) { _mm_setcsr((unsigned)mode); } /* sticky flags cleared */
+static size_t list_modes(uint64_t *out)
+{
+    size_t n = 0;
+    for (unsigned rounding = 0; rounding < 4; rounding++)
+        for (unsigned flush = 0; flush < 4; flush++) /* FTZ bit 15, DAZ bit 6 */
+            for (unsigned mask = 0; mask < 2; mask++)
+                out[n++] = (mask ? 0 : 0x1f80u) | rounding << 13 | (flush & 1) << 15 | (flush >> 1) << 6;
+    return n;
+}
+#elif defined(__aarch64__)
+#define DEFAULT 0u
+static uint64_t get(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set(uint64_t mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode)); }
+static size_t list_modes(uint64_t *out)
+{
+    size_t n = 0;
+    for (uint64_t rounding = 0; rounding < 4; rounding++)
+        for (uint64_t flush = 0; flush < 4; flush++) /* FZ bit 24, DN bit 25; traps are optional */
+            out[n++] = rounding << 22 | flush << 24;
+    return n;
+}
+#else
+int main(void) { return puts("modes: not run, no control bits known here"), 77; }
+#define NOT_HERE
+#endif
+
+#ifndef NOT_HERE
+static long n_changed;
+
+static void enter(void *mode) { set(*(uint64_t *)mode); }
+
+static void leave(void *mode)
+{
+    n_changed += get() != *(uint64_t *)mode;
+    set(DEFAULT);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3) return fprintf(stderr, "usage: modes PACK MODELS\n"), 2;
+    const struct pack pack = pack_read(argv[1]);
+    uint64_t modes[64];
+    const size_t n_modes = list_modes(modes), n_models = strtoull(argv[2], NULL, 10);
+    const char *kernel;
+    for (size_t k = 0; (kernel = clstm_available_kernel(k)); k++) {
+        for (size_t i = 0; i < n_models && i < pack.n; i++) {
+            size_t size;
+            const unsigned char *image = pack_image(&pack, i, &size);
+            struct drive d = {.kernel = kernel, .seed = i, .work = 4000};
+            const uint64_t hash = drive(image, size, &d);
+            d.enter = enter;
+            d.leave = leave;
+            for (size_t m = 0; m < n_modes; m++) {
+                d.context = &modes[m];
+                check(drive(image, size, &d) == hash, "%s, model %zu: mode %llx changes the bits",
+                      kernel, i, (unsigned long long)modes[m]);
+            }
+        }
+        check(n_changed == 0, "%s: control bits not found as they were, %ld times", kernel, n_changed);
+        printf("%s: %zu modes of the caller\n", kernel, n_modes);
+    }
+    free(pack.data);
+    return check_report("modes");
+}
+#endif

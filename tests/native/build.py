@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Builds C test programs together with csrc/, each once per session.
+
+A test that needs a tool that is missing is skipped with "not run: ...", never silently passed.
+"""
+
+import functools
+import glob
+import os
+import platform
+import shutil
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS_C = ROOT / "tests" / "c"
+X86, ARM = platform.machine() in ("x86_64", "AMD64"), platform.machine() in ("aarch64", "arm64")
+# RTLD_NOLOAD and the rest of dlfcn.h stand in libc itself since glibc 2.34
+LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
+
+
+def sources(root=ROOT):
+    """The two patterns of the cc line of API.md, expanded."""
+    return sorted(glob.glob(f"{root}/csrc/src/*.c") + glob.glob(f"{root}/csrc/src/kernels/*.c"))
+
+
+def found(*names):
+    """The first of these programs that there is, or None."""
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@functools.cache
+def clang():
+    """clang, also under the names that distributions give it."""
+    return found("clang", *(f"clang-{n}" for n in range(30, 10, -1)))
+
+
+@functools.cache
+def gcc():
+    """GCC itself: on macOS a program of that name is clang."""
+    path = found("gcc")
+    if path and "clang" in run([path, "--version"]).stdout:
+        return None
+    return path
+
+
+def need(tool, what):
+    if tool is None:
+        pytest.skip(f"not run: no {what}")
+    return tool
+
+
+def run(command, **options):
+    """Runs to the end, with its output as text; the caller looks at the return code."""
+    options.setdefault("timeout", 600)
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, **options
+    )
+
+
+def succeed(command, **options):
+    """The standard output of a command that must end with status 0."""
+    done = run(command, **options)
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def cc_line(out, programs, cc="cc", flags=("-O2",), root=ROOT):
+    """The cc line of API.md, word for word but for these flags in the place of -O2."""
+    files = [str(p) for p in programs]
+    return [cc, *flags, f"-I{root}/csrc/include", *sources(root), *files, *LIBRARIES, "-o", str(out)]
+
+
+class Builder:
+    """Programs of tests/c linked with csrc/. Each file is compiled once for a compiler and its
+    flags, as many beside each other as there are CPUs."""
+
+    def __init__(self, folder, root=ROOT):
+        self.folder, self.root = Path(folder), root
+        self.objects: dict[tuple, Future] = {}
+        self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def start(self, programs, cc="cc", flags=("-O2",)):
+        """Begins to compile; returns the futures of the objects."""
+        slowest_first = sorted(sources(self.root), key=lambda path: "isa_scalar" not in path)
+        files = [*slowest_first, *(TESTS_C / p for p in programs)]
+        return [self._object(str(file), cc, tuple(flags)) for file in files]
+
+    def __call__(self, programs, cc="cc", flags=("-O2",)):
+        """The path of the program that programs[0] gives its name."""
+        objects = [future.result() for future in self.start(programs, cc, flags)]
+        out = objects[0].parent / Path(programs[0]).stem
+        succeed([cc, *flags, *objects, *LIBRARIES, "-o", out])
+        return out
+
+    def _object(self, file, cc, flags):
+        key = file, cc, flags
+        if key not in self.objects:
+            self.objects[key] = self.pool.submit(self._compile, *key)
+        return self.objects[key]
+
+    def _compile(self, file, cc, flags):
+        name = "".join(c for c in "".join([Path(cc).name, *flags]) if c.isalnum() or c in "-.")
+        out = self.folder / name / (Path(file).stem + ".o")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        succeed([cc, *flags, f"-I{self.root}/csrc/include", "-c", file, "-o", out])
+        return out
+
+    def close(self):
+        self.pool.shutdown(cancel_futures=True)
