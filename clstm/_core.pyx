@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t
 from clstm cimport capi
 
 import operator
+import sys
 
 import numpy as np
 
@@ -30,6 +31,7 @@ cdef extern from *:
     void clstm_leave(int *busy) nogil
 
 NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
+cdef char ORDER = c"<" if sys.byteorder == "little" else c">"
 VERSION = (<bytes>capi.clstm_version()).decode()
 _ERRORS = {
     capi.CLSTM_BAD_ARGUMENT: ValueError,
@@ -55,18 +57,22 @@ cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t n
     """A view of a native, C-contiguous float32 array; DTypeError or ShapeError for any other."""
     cdef int i
     cdef Py_ssize_t stride
+    cdef const char *word
     try:
         PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
     except (TypeError, BufferError, ValueError):
         raise DTypeError(f"{name.decode()}: expected a float32 array, got "
                          f"{type(array).__name__}") from None
-    if view.itemsize != 4 or view.format == NULL or view.format[0] != c"f" or view.format[1] != 0:
+    word = view.format
+    if word != NULL and (word[0] == c"=" or word[0] == ORDER):
+        word += 1  # unaligned, or from ctypes
+    if view.itemsize != 4 or word == NULL or word[0] != c"f" or word[1] != 0:
         given = getattr(array, "dtype", None) or (view.format or b"B").decode()
         PyBuffer_Release(view)
         raise DTypeError(f"{name.decode()}: expected native float32, got {given}")
     stride = 4
     for i in range(view.ndim - 1, -1, -1):
-        if view.shape[i] > 1 and view.strides[i] != stride:
+        if view.strides != NULL and view.shape[i] > 1 and view.strides[i] != stride:
             shape = tuple([view.shape[j] for j in range(view.ndim)])
             PyBuffer_Release(view)
             raise ShapeError(f"{name.decode()}: expected a C-contiguous array, got strides of "

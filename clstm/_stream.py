@@ -49,7 +49,7 @@ def tokens(model: Model, x: Any) -> np.ndarray:
     if array.size and (array.min() < 0 or array.max() >= model.num_embeddings):
         worst = array.min() if array.min() < 0 else array.max()
         raise TokenError(f"token {worst} is outside 0 ... {model.num_embeddings - 1}")
-    return np.ascontiguousarray(array, np.int64).reshape(array.shape)
+    return array.astype(np.int64, order="C")  # a copy: native and aligned
 
 
 def chunk(model: Model, x: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import nn
 from .errors import ModelFormatError, UnsupportedError
-from .program import listed
+from .program import listed, refuse_parametrised
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -25,12 +25,7 @@ _MOST_TRIES = 20_000  # of places in an order; only models that are no chain com
 
 def guess(tensors: Tensors, strict: bool) -> list[nn.Layer]:
     """The one recurrent module that the tensors are, or ModelFormatError with what to write."""
-    for name in tensors:
-        if ".parametrizations." in f".{name}":
-            raise ModelFormatError(
-                f"{name}: a parametrised weight; before saving, write "
-                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
-            )
+    refuse_parametrised(n for n in tensors if ".parametrizations." in f".{n}")
     reason = unclear(tensors, strict)
     if reason:
         raise ModelFormatError(

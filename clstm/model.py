@@ -141,7 +141,7 @@ class Model(CoreModel):
         for r, pair in zip(self.recurrent, _stream.pairs(self, state), strict=True):
             for word, size, given in zip("hc", (r.n_out, r.n_hidden), pair, strict=True):
                 array = _stream.as_float32(_stream.real(given, word))
-                rows = () if self._bare_cell else (r.n_cells,)
+                rows = () if r.cell else (r.n_cells,)
                 shape = (*rows, *([n_batch] if batched else []), size)
                 if array.shape != shape:
                     raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
@@ -156,7 +156,7 @@ class Model(CoreModel):
             for size in (r.n_out, r.n_hidden):
                 part = flat[:, at : at + r.n_cells * size].reshape(n_batch, r.n_cells, size)
                 array = part.transpose(1, 0, 2).copy()
-                if self._bare_cell:
+                if r.cell:
                     array = array[0]
                 pair.append(array if batched else array.reshape(*array.shape[:-2], size))
                 at += r.n_cells * size

@@ -43,6 +43,14 @@ Tensor = Any  # a name in the state dict, or the array itself
 Number = Any  # a float, or an array of one value a feature
 
 
+Plain = int | float | str
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """For arrays too, which have no single truth."""
+    return value is not default and not (isinstance(value, Plain) and value == default)
+
+
 @dataclass(frozen=True)
 class Layer:
     """Base of all descriptions."""
@@ -55,13 +63,16 @@ class Layer:
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in self.checked and getattr(self, f.name) != f.default
+            if f.name not in self.checked and _differs(getattr(self, f.name), f.default)
         }
 
     def __repr__(self) -> str:
         options = self.options()
         prefix = [repr(options.pop("prefix"))] if options.get("prefix") else []
-        words = [f"{name}={value!r}" for name, value in options.items()]
+        words = [
+            f"{name}={value!r}" if isinstance(value, Plain) else f"{name}={type(value).__name__}"
+            for name, value in options.items()
+        ]
         return f"{type(self).__name__}({', '.join(prefix + words)})"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -33,6 +33,7 @@ NUMBERED: dict[int, type[nn.Layer]] = {  # whose options are numbers, in order
 BATCH_FIRST, BIDIRECTIONAL, CELL, BIAS, WEIGHT, H0, C0 = 1, 2, 4, 8, 16, 32, 64
 
 RECURRENT = (nn.LSTM, nn.LSTMCell)
+_WRAPPERS = ("module.", "model.", "net.")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Tensors:
     def need(self, name: str) -> np.ndarray:
         array = self.find(name)
         if array is None:
-            near = [n for n in self.all if n.rpartition(".")[2] == name.rpartition(".")[2]]
+            prefix, dot, leaf = name.rpartition(".")
+            refuse_parametrised(self.all, f"{prefix}{dot}parametrizations.{leaf}.")
+            near = [n for n in self.all if n.rpartition(".")[2] == leaf]
             hint = f"; there is {', '.join(near[:4])}" if near else ""
             raise ModelFormatError(f"{name} is missing{hint}")
         return array
@@ -83,6 +86,16 @@ class Tensors:
         return array
 
 
+def refuse_parametrised(names: Iterable[str], start: str = "") -> None:
+    """A weight that is computed, as under weight normalisation, is stored in parts."""
+    for name in names:
+        if name.startswith(start):
+            raise ModelFormatError(
+                f"{name}: a parametrised weight; before saving, write "
+                "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+            )
+
+
 def _dotted(prefix: str) -> str:
     return prefix if not prefix or prefix.endswith(".") else prefix + "."
 
@@ -91,7 +104,7 @@ def _checked(layer: nn.Layer, **found: Any) -> None:
     """Sizes that the caller gave against those of the tensors."""
     for name, value in found.items():
         given = getattr(layer, name)
-        if isinstance(given, tuple) and len(given) == 1:
+        if isinstance(given, tuple | list) and len(given) == 1:
             given = given[0]
         if given is not None and given != value:
             raise ModelFormatError(f"{layer!r}: {name}={given}, but the tensors say {value}")
@@ -99,14 +112,17 @@ def _checked(layer: nn.Layer, **found: Any) -> None:
 
 def _lstm(layer: nn.LSTM, t: Tensors, width: int | None, index: int) -> Record:
     p = _dotted(layer.prefix)
-    numbers = {int(m[1]) for k in t.all if (m := re.fullmatch(re.escape(p) + r"(?:weight|bias)_\w\w_l(\d+)(?:_reverse)?", k))}  # fmt: skip
+    pattern = re.compile(re.escape(p) + r"((?:weight|bias)_(?:ih|hh|hr))_l(\d+)(_reverse)?")
+    found = [m for name in t.all if (m := pattern.fullmatch(name))]
+    numbers, words = {int(m[2]) for m in found}, {m[1] for m in found}
     n_layers = len(numbers)
     if numbers and numbers != set(range(n_layers)):
         missing = min(set(range(max(numbers))) - numbers)
         raise ModelFormatError(f"{p}weight_ih_l{missing} is missing between the layers {sorted(numbers)}")
-    w = t.need(f"{p}weight_ih_l0")
-    names = ["", "_reverse"] if f"{p}weight_ih_l0_reverse" in t.all else [""]
-    bias, projected = f"{p}bias_ih_l0" in t.all, f"{p}weight_hr_l0" in t.all
+    w = t.shaped(f"{p}weight_ih_l0", None, width)
+    # One tensor of a kind tells that all of the kind must be there.
+    names = ["", "_reverse"] if any(m[3] for m in found) else [""]
+    bias, projected = not words.isdisjoint(("bias_ih", "bias_hh")), "weight_hr" in words
     hidden = w.shape[0] // 4
     proj = t.shaped(f"{p}weight_hr_l0", None, hidden).shape[0] if projected else 0
     out = proj or hidden
@@ -130,8 +146,8 @@ def _lstm(layer: nn.LSTM, t: Tensors, width: int | None, index: int) -> Record:
 
 def _lstm_cell(layer: nn.LSTMCell, t: Tensors, width: int | None, index: int) -> Record:
     p = _dotted(layer.prefix)
-    w = t.need(f"{p}weight_ih")
-    hidden, bias = w.shape[0] // 4, f"{p}bias_ih" in t.all
+    w = t.shaped(f"{p}weight_ih", None, width)
+    hidden, bias = w.shape[0] // 4, any(f"{p}bias_{word}" in t.all for word in ("ih", "hh"))
     tensors = _gates(t, p, "", hidden, width, hidden, bias)
     _checked(layer, input_size=w.shape[1], hidden_size=hidden, bias=bias)
     flags = CELL | BIAS * bias
@@ -201,11 +217,14 @@ def _layer_norm(layer: nn.LayerNorm, t: Tensors, width: int | None, index: int) 
     if layer.prefix and not names:
         t.need(f"{p}weight")
     tensors = {f"{p}{n}": t.shaped(f"{p}{n}", width) for n in names}
-    n = next(iter(tensors.values())).shape[0] if tensors else width
-    _checked(layer, normalized_shape=n if n is not None else layer.normalized_shape)
+    n, given = next(iter(tensors.values())).shape[0] if tensors else width, layer.normalized_shape
+    if n is None and given is not None:
+        n = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
+        if not isinstance(n, int) or not 0 < n < 2**31:
+            raise ValueError(f"normalized_shape={given!r}: expected the number of features")
+    _checked(layer, normalized_shape=n)
     flags = WEIGHT * ("weight" in names) | BIAS * ("bias" in names)
-    size = n or (np.ravel(layer.normalized_shape)[0] if layer.normalized_shape else 0)
-    return Record(LAYER_NORM, layer.prefix, flags, 0, (int(size),), (layer.eps,), tensors)
+    return Record(LAYER_NORM, layer.prefix, flags, 0, (n or 0,), (layer.eps,), tensors)
 
 
 def _batch_norm(layer: nn.BatchNorm1d, t: Tensors, width: int | None, index: int) -> Record:
@@ -307,21 +326,21 @@ def _widths(record: Record, width: int | None) -> tuple[int | None, int | None]:
 
 
 def unwrapped(layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Without wrapper prefixes that all keys share, if nothing matches as it is."""
-    prefixes = [_dotted(p) for layer in layers if (p := getattr(layer, "prefix", None)) is not None]
-
-    def matches(names: Mapping[str, Any]) -> bool:
-        return any(n.startswith(p) if p else "." not in n for n in names for p in prefixes)
-
+    """Without wrapper prefixes that all keys share, if no layer's prefix matches as it is; and
+    without `_orig_mod.`, which stands before whatever was compiled, if any layer's does not."""
+    prefixes = [_dotted(p) for layer in layers if (p := getattr(layer, "prefix", ""))] or [""]
     names = {name: name for name in tensors}  # new name to old
-    while prefixes and not matches(names):
-        if any("_orig_mod." in n for n in names):
+    while True:
+        starts = {n[: n.rfind(".") + 1] for n in names}
+        missing = [p for p in prefixes if p not in starts]
+        compiled = any("_orig_mod." in n for n in names)
+        word = next((w for w in _WRAPPERS if all(n.startswith(w) for n in names)), None)
+        if missing and compiled:
             stripped = {n.replace("_orig_mod.", ""): old for n, old in names.items()}
-        else:
-            word = next((w for w in ("module.", "model.", "net.") if names and all(n.startswith(w) for n in names)), None)  # fmt: skip
-            if word is None:
-                return tensors
+        elif missing == prefixes and names and word is not None:
             stripped = {n[len(word) :]: old for n, old in names.items()}
+        else:
+            break
         if len(stripped) != len(names):
             return tensors
         names = stripped

@@ -78,6 +78,8 @@ def same_bits(a: Any, b: Any) -> bool:
     """Equal arrays, or nested tuples and lists of them; NaNs alike, -0 and +0 apart."""
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(same_bits(i, j) for i, j in zip(a, b, strict=True))
+    if a is None or b is None:
+        return a is b
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.dtype != b.dtype:
         return False

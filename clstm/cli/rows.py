@@ -52,7 +52,7 @@ def _npy(path: str, model: Model, chunk: int) -> Rows:
     """Mapped, so that no more than a chunk is in memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"{path}: no array that can be read: {error}") from None
     expected, kinds = (
         ("(T,)", "iu") if model.num_embeddings else (f"(T, {model.input_size})", "fiub")
@@ -70,8 +70,8 @@ def _npy(path: str, model: Model, chunk: int) -> Rows:
             rows = np.asarray(array[start : start + chunk])
             if model.num_embeddings:
                 _check_tokens(rows, model.num_embeddings, path, start)
-            yield rows
             at = start + len(rows)
+            yield rows
 
     return Rows(chunks(), len(array), lambda: at)
 

@@ -78,7 +78,7 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
     """The header as checked JSON, and the number of bytes behind it."""
     data = source.data
     n_header = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or n_header > len(data) - 8:
+    if n_header > len(data) - 8:
         raise source.fault("the file is cut short: its header does not fit")
     # As Python objects a hostile header takes 25 times its size; this keeps that near the file's.
     limit = (256 << 10) + len(data) // 32

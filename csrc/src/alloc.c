@@ -1,24 +1,39 @@
 // SPDX-License-Identifier: MIT
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* MADV_HUGEPAGE */
+#endif
 #include "alloc.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
 struct arena_block {
     struct arena_block *next;
+    void *memory; /* apart from it, so that a block of whole huge pages takes no page more */
 };
 
 void *clstm_alloc_raw(size_t bytes)
 {
     /* malloc and a line more, not aligned_alloc: every C library has it. The pointer to
      * free stands in the word before the block. */
-    if (bytes > SIZE_MAX - 2 * CACHE_LINE) return NULL;
-    char *raw = malloc(bytes + CACHE_LINE + sizeof(void *));
+    const size_t align = bytes >= HUGE_PAGE / 2 ? HUGE_PAGE : CACHE_LINE;
+    if (bytes > SIZE_MAX / 2) return NULL;
+    char *raw = malloc(bytes + align + sizeof(void *));
     if (!raw) return NULL;
-    const uintptr_t past = (uintptr_t)raw + sizeof(void *) + CACHE_LINE - 1;
-    char *memory = (char *)(past - past % CACHE_LINE);
+    const uintptr_t past = (uintptr_t)raw + sizeof(void *) + align - 1;
+    char *memory = (char *)(past - past % align);
     memcpy(memory - sizeof raw, &raw, sizeof raw);
+#if defined(MADV_HUGEPAGE)
+    /* Weights that fill L2 are read a third faster from huge pages. A wish, never a need. */
+    if (align == HUGE_PAGE) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
     return memory;
 }
 
@@ -38,21 +53,25 @@ void clstm_free(void *memory)
 
 void *clstm_arena_take(struct arena *arena, size_t bytes)
 {
-    if (bytes > SIZE_MAX - CACHE_LINE) return NULL;
-    struct arena_block *block = clstm_alloc(CACHE_LINE + bytes);
-    if (!block) return NULL;
-    block->next = arena->blocks;
+    struct arena_block *block = clstm_alloc_raw(sizeof *block);
+    void *memory = block ? clstm_alloc(bytes) : NULL;
+    if (!memory) {
+        clstm_free(block);
+        return NULL;
+    }
+    *block = (struct arena_block){arena->blocks, memory};
     arena->blocks = block;
-    arena->bytes += CACHE_LINE + bytes;
-    return (char *)block + CACHE_LINE;
+    arena->bytes += bytes;
+    return memory;
 }
 
 void clstm_arena_free(struct arena *arena)
 {
     while (arena->blocks) {
-        struct arena_block *next = arena->blocks->next;
-        clstm_free(arena->blocks);
-        arena->blocks = next;
+        struct arena_block *block = arena->blocks;
+        arena->blocks = block->next;
+        clstm_free(block->memory);
+        clstm_free(block);
     }
 }
 

@@ -16,6 +16,7 @@ struct frame {
     float *const *state;     /* [first[1]]: the state row of each sequence          */
     const int64_t *tokens;   /* [first[n_steps]], of a model of tokens              */
     struct values *slot;     /* [n_ops + 1]; slot 0 is the input                    */
+    size_t turn;             /* steps taken before: which way the weights are read  */
     /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
     size_t z_rows;           /* rows whose totals fit in z                          */
     float *z;                /* totals of the input part                            */

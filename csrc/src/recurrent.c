@@ -35,14 +35,14 @@ static void recurrent_part(const clstm_model *m, const struct lstm_cell *cell, s
     clstm_blas_product(&m->blas, cell->blas.h, z.stride, cell->n_out, n, f->gathered, stride, z);
 }
 
-/* One step of n rows whose h and c pointers stand in the frame. `total` has x in it already,
+/* Step t of n rows, whose h and c pointers stand in the frame. `total` has x in it already,
  * unless x is given; then it is the bias. */
-static void step_rows(const clstm_model *m, const struct lstm_cell *cell, struct frame *f, size_t n,
-                      struct values total, const struct values *x, struct values out)
+static void step_rows(const clstm_model *m, const struct lstm_cell *cell, struct frame *f, size_t t,
+                      size_t n, struct values total, const struct values *x, struct values out)
 {
     const int project = cell->project.n_blocks > 0;
     struct lstm_rows rows = {.n = n, .total = total.at, .total_stride = total.stride, .h = f->h,
-                             .c = f->c, .out = out};
+                             .c = f->c, .out = out, .backward = (f->turn + t) & 1};
     if (project) rows.out = (struct values){f->unprojected, padded(cell->n_hidden)};
     if (x) rows.x = x->at, rows.x_stride = x->stride;
     if (m->blas.sgemm && n > 1) {
@@ -101,7 +101,7 @@ static void walk_cell(const clstm_model *m, const struct lstm_cell *cell, struct
     if (f->n_steps == 1 && !(m->blas.sgemm && f->first[1] > 1)) {
         const size_t n = f->first[1];
         point(cell, f, n, out, 0);
-        step_rows(m, cell, f, n, (struct values){cell->gates.bias, 0}, &in, out);
+        step_rows(m, cell, f, 0, n, (struct values){cell->gates.bias, 0}, &in, out);
         keep(cell, f, out, 0, n);
         return;
     }
@@ -117,7 +117,7 @@ static void walk_cell(const clstm_model *m, const struct lstm_cell *cell, struct
             const struct values now = from(out, at);
             if (reverse) point(cell, f, n, from(out, f->first[t + 1]), rows_at(f, t + 1));
             else point(cell, f, n, from(out, t ? f->first[t - 1] : 0), t ? n : 0);
-            step_rows(m, cell, f, n, from(z, at - first), NULL, now);
+            step_rows(m, cell, f, t, n, from(z, at - first), NULL, now);
             /* Forward, a sequence ends where the next step has fewer rows; in reverse, all
              * end at step 0. */
             if (!reverse) keep(cell, f, now, rows_at(f, t + 1), n);

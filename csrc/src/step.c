@@ -43,6 +43,7 @@ void clstm_walk(const clstm_model *m, struct frame *f)
             break;
         }
     }
+    f->turn += f->n_steps;
 }
 
 /* n steps of one stream, at most run_rows. */

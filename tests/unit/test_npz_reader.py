@@ -261,6 +261,9 @@ def test_long_headers(method, n):
     version = 1 if n < 65536 else 2
     refused(one(npy(HEADER % "3,", bytes(12), n_header=n, version=version), method=method),
             f"a header of {n} bytes, at most 10000")  # fmt: skip
+    longest = (HEADER % "3,").ljust(10_000)
+    assert read_file(one(npy(longest, bytes(12)), method=method)).tensors
+    refused(one(npy(longest + " ", bytes(12)), method=method), "at most 10000")
     text = HEADER % "3," + " " * 9000
     refused(one(npy(text + " " * 5000, bytes(12)), method=method), "at most 10000")
     assert read_file(one(npy(text, bytes(12)), method=method)).tensors
@@ -386,7 +389,15 @@ def test_deflated_entries_that_do_not_end():
     import zlib
 
     both = {"method": 8, "crc": zlib.crc32(content), "size": len(content)}
-    for body in (packed + b"\0", packed[:-1], packed[:20], b"", packed + packed, b"\xff" * 50):
+    for body in (
+        packed + b"\0",
+        packed[:-1],
+        packed[:20],
+        b"",
+        packed + packed,
+        b"\xff" * 50,
+        packed + bytes(1 << 19),
+    ):
         fields = both | {"packed": len(body)}
         refused(make_zip([Item("w.npy", body, local=fields, central=fields)]))
     fields = both | {"packed": len(packed)}

@@ -130,6 +130,11 @@ def test_two_hundred_files_of_other_writers():
     assert n_files >= 200
 
 
+def test_the_longest_names():
+    for name in ("w" * 512, "ü" * 256):
+        assert read_file(safetensors_file({name: info("U8", [1], 0, 1)}, b"x")).tensors
+
+
 def test_an_empty_file():
     assert read_file(safetensors_file({})).tensors == {}
     assert read_file(safetensors_file({"__metadata__": {"a": "b"}})).metadata == {"a": "b"}
@@ -271,8 +276,30 @@ def test_lengths_of_the_header(tmp_path):
     path = tmp_path / "w.safetensors"
     for n in (0, 1, 50, 1000, 2**31, 2**63, 2**64 - 1):
         path.write_bytes(safetensors_file({"w": info("F32", [6], 0, 24)}, bytes(24), n_header=n))
-        with pytest.raises(ModelFormatError):
+        with pytest.raises(ModelFormatError, match="cut short" if n >= 1000 else None):
             read_file(path)
+
+
+@pytest.mark.parametrize(
+    "parsed",
+    [
+        [],
+        [("v", {"dtype": "F32", "shape": [6], "data": bytes(24)})],
+        [("w", {"dtype": "F32", "shape": [2, 3], "data": bytes(24)})],
+        [("w", {"dtype": "I32", "shape": [6], "data": bytes(24)})],
+    ],
+)
+def test_the_package_must_read_what_we_checked(monkeypatch, parsed):
+    monkeypatch.setattr(safetensors, "deserialize", lambda data: parsed)
+    refused(one(), "the safetensors package reads")
+
+
+def test_what_the_package_refuses_is_a_format_error(monkeypatch):
+    def refuse(data):
+        raise safetensors.SafetensorError("no")
+
+    monkeypatch.setattr(safetensors, "deserialize", refuse)
+    refused(one(), "the safetensors package refuses it: no")
 
 
 def test_a_claim_beyond_the_budget_takes_nothing():

@@ -45,6 +45,8 @@ struct lstm_rows {
     const float *const *h;    /* [n] rows of the last step, or NULL: in the totals too  */
     float *const *c;          /* [n] cell states, updated where they lie                */
     struct values out;        /* [n] new h                                              */
+    int backward;             /* blocks last to first: every other step, so that what the
+                                 cache kept of weights larger than it is read first     */
 };
 
 /* y = f(x), element by element. */

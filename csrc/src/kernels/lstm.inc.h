@@ -47,21 +47,28 @@ INLINE void one_row_totals(const int P, const struct panels *p, const struct lst
 
 #define BLOCK_GROUP 8 /* blocks of one row that are finished together */
 
+/* The i-th of n, from either end. */
+INLINE size_t turn(size_t i, size_t n, int backward) { return backward ? n - 1 - i : i; }
+
 static void lstm_one_row(const struct panels *p, const struct lstm_rows *rows)
 {
     float total[BLOCK_GROUP][4 * UNITS];
     float *c[BLOCK_GROUP], *out[BLOCK_GROUP];
-    for (size_t first = 0; first < p->n_blocks; first += BLOCK_GROUP) {
+    const size_t n_groups = (p->n_blocks + BLOCK_GROUP - 1) / BLOCK_GROUP;
+    for (size_t g = 0; g < n_groups; g++) {
+        const size_t first = turn(g, n_groups, rows->backward) * BLOCK_GROUP;
         const size_t left = p->n_blocks - first, n = left < BLOCK_GROUP ? left : BLOCK_GROUP;
         for (size_t b = 0; b < n; b++) {
             c[b] = rows->c[0] + (first + b) * UNITS;
             out[b] = rows->out.at + (first + b) * UNITS;
         }
-        size_t b = 0;
-        for (; b + PANELS <= n; b += PANELS) one_row_totals(PANELS, p, rows, first + b, total[b]);
-#if PANELS > 1
-        for (; b < n; b++) one_row_totals(1, p, rows, first + b, total[b]);
-#endif
+        const size_t n_turns = (n + PANELS - 1) / PANELS;
+        for (size_t i = 0; i < n_turns; i++) {
+            const size_t b = turn(i, n_turns, rows->backward) * PANELS;
+            if (b + PANELS <= n) one_row_totals(PANELS, p, rows, first + b, total[b]);
+            else
+                for (size_t j = b; j < n; j++) one_row_totals(1, p, rows, first + j, total[j]);
+        }
         finish(n, total, c, out);
     }
 }
@@ -75,22 +82,20 @@ static void lstm_many_rows(const struct panels *p, const struct lstm_rows *rows)
     const float *x[ROW_GROUP];
     for (size_t r = 0; r < rows->n; r++) {
         total[r] = totals[r];
-        c[r] = rows->c[r];
-        out[r] = rows->out.at + r * rows->out.stride;
         x[r] = rows->x + (rows->x ? r * rows->x_stride : 0);
     }
-    for (size_t b = 0; b < p->n_blocks; b++) {
+    for (size_t i = 0; i < p->n_blocks; i++) {
+        const size_t b = turn(i, p->n_blocks, rows->backward);
         const float *w = p->weight + b * n_k * 4 * UNITS;
-        for (size_t r = 0; r < rows->n; r++)
+        for (size_t r = 0; r < rows->n; r++) {
             memcpy(totals[r], rows->total + r * rows->total_stride + b * 4 * UNITS,
                    sizeof totals[r]);
+            c[r] = rows->c[r] + b * UNITS;
+            out[r] = rows->out.at + r * rows->out.stride + b * UNITS;
+        }
         if (rows->x) many_rows(4, w, p->n_x, rows->n, x, total);
         if (rows->h) many_rows(4, w + p->n_x * 4 * UNITS, p->n_h, rows->n, rows->h, total);
         finish(rows->n, totals, c, out);
-        for (size_t r = 0; r < rows->n; r++) {
-            c[r] += UNITS;
-            out[r] += UNITS;
-        }
     }
 }
 
