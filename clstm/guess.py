@@ -63,6 +63,9 @@ def _kind(p: str, tensors: Tensors) -> tuple[str, bool]:
 
 def _describe(prefix: str, tensors: Tensors) -> nn.Layer:
     kind, cell = _kind(prefix, tensors)
+    first = f"{prefix}weight_hh{'' if cell else '_l0'}"
+    if first not in tensors:
+        raise ModelFormatError(f"{first} is missing")
     if not kind:
         shapes = [tensors[n].shape for n in tensors if n.startswith(f"{prefix}weight_hh")]
         raise ModelFormatError(

@@ -252,7 +252,8 @@ def _as_safetensors(image: Image, layers: list[nn.Layer]) -> bytes:
         raise ModelFormatError("two layers share a tensor's name; save as .clstm")
     if image.check:
         tensors |= {"clstm.check.x": image.check[0], "clstm.check.y": image.check[1]}
-    return save(tensors, {"format": "clstm", "clstm.layers": program.layers_to_json(layers)})
+    # one entry: the writer orders several at random
+    return save(tensors, {"clstm.layers": program.layers_to_json(layers)})
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -43,12 +43,12 @@ Tensor = Any  # a name in the state dict, or the array itself
 Number = Any  # a float, or an array of one value a feature
 
 
-Plain = int | float | str
+_Plain = int | float | str
 
 
 def _differs(value: Any, default: Any) -> bool:
     """For arrays too, which have no single truth."""
-    return value is not default and not (isinstance(value, Plain) and value == default)
+    return value is not default and not (isinstance(value, _Plain) and value == default)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Layer:
         options = self.options()
         prefix = [repr(options.pop("prefix"))] if options.get("prefix") else []
         words = [
-            f"{name}={value!r}" if isinstance(value, Plain) else f"{name}={type(value).__name__}"
+            f"{name}={value!r}" if isinstance(value, _Plain) else f"{name}={type(value).__name__}"
             for name, value in options.items()
         ]
         return f"{type(self).__name__}({', '.join(prefix + words)})"

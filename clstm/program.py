@@ -32,7 +32,6 @@ NUMBERED: dict[int, type[nn.Layer]] = {  # whose options are numbers, in order
 }  # fmt: skip
 BATCH_FIRST, BIDIRECTIONAL, CELL, BIAS, WEIGHT, H0, C0 = 1, 2, 4, 8, 16, 32, 64
 
-RECURRENT = (nn.LSTM, nn.LSTMCell)
 _WRAPPERS = ("module.", "model.", "net.")
 
 

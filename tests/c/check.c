@@ -189,16 +189,18 @@ struct pack pack_read(const char *path)
     return p;
 }
 
-const unsigned char *pack_image(const struct pack *p, size_t i, size_t *size)
+const unsigned char *pack_image(const struct pack *p, size_t i, size_t *size, size_t *rows)
 {
     size_t at = 0;
     for (;;) {
-        uint64_t bytes;
-        memcpy(&bytes, p->data + at, sizeof bytes);
+        uint64_t words[2];
+        memcpy(words, p->data + at, sizeof words);
+        at += 64;
         if (i-- == 0) {
-            *size = (size_t)bytes;
-            return p->data + at + 64;
+            *size = (size_t)words[0];
+            *rows = (size_t)words[1];
+            return p->data + at;
         }
-        at += 64 + (size_t)bytes;
+        at += (size_t)words[0];
     }
 }

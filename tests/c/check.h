@@ -50,12 +50,13 @@ int guards_whole(void);
 
 void *read_file(const char *path, size_t *size); /* exits with 2 where it cannot */
 
-/* A pack: .clstm images one after the other, each behind 64 bytes that begin with its size. */
+/* A pack: .clstm images one after the other, each behind 64 bytes that begin with its size
+ * and the least number of rows to drive it with, 8 bytes each. */
 struct pack {
     unsigned char *data;
     size_t size, n;
 };
 struct pack pack_read(const char *path);
-const unsigned char *pack_image(const struct pack *p, size_t i, size_t *size);
+const unsigned char *pack_image(const struct pack *p, size_t i, size_t *size, size_t *rows);
 
 #endif

@@ -105,6 +105,7 @@ struct lstm_case {
     struct cell cell;
     struct panels panels;
     size_t n, x_stride, n_padded;
+    int backward;
     const float *x;
     const float **h;    /* [n] rows that lie anywhere */
     const float *c;     /* [n][n_padded] before the step */
@@ -122,7 +123,8 @@ static void step(const struct lstm_case *t, const struct kernels *k, enum form f
     }
     struct values z = {NULL, t->panels.n_blocks * 4 * UNITS};
     struct lstm_rows rows = {.n = n, .total = t->panels.bias, .x = t->x + from * t->x_stride,
-                             .x_stride = t->x_stride, .h = t->h + from, .c = c, .out = h_next};
+                             .x_stride = t->x_stride, .h = t->h + from, .c = c, .out = h_next,
+                             .backward = t->backward ^ (from & 1)};
     rows.out.at += from * h_next.stride;
     if (form == FROM_PRODUCT) {
         z.at = malloc(n * z.stride * sizeof *z.at);
@@ -147,6 +149,8 @@ static void step(const struct lstm_case *t, const struct kernels *k, enum form f
     free(c);
 }
 
+static int is_flushed(float x) { return x == 0 || !(fabsf(x) < 0x1p-100f); }
+
 static void check_against_oracle(const struct lstm_case *t, enum form form, const float *c,
                                  struct values h)
 {
@@ -162,6 +166,7 @@ static void check_against_oracle(const struct lstm_case *t, enum form form, cons
             const float got_c = c[i * t->n_padded + j], got_h = h.at[i * h.stride + j];
             check(within(got_c, c_next[j]), "lstm: c %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
                   (double)got_c, c_next[j].exact, c_next[j].bound, i, t->n, t->cell.n_x, t->cell.n_h, n);
+            check(is_flushed(got_c) && is_flushed(got_h), "lstm: a state below 2^-100 is not 0");
             check(within(got_h, h_next[j]), "lstm: h %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
                   (double)got_h, h_next[j].exact, h_next[j].bound, i, t->n, t->cell.n_x, t->cell.n_h, n);
         }
@@ -216,11 +221,18 @@ static void check_lstm(struct rng *r, size_t n, size_t n_x, size_t n_h, size_t n
     t.total = (struct values){some_rows(r, n, wide, wide + UNITS, 8), wide + UNITS};
     t.h = malloc(n * sizeof *t.h);
     for (size_t i = 0; i < n; i++) t.h[i] = h + (n - 1 - i) * h_stride;
-    switch (rng_below(r, 6)) { /* one thing rare at a time: two may cancel to either side */
+    t.backward = (int)rng_below(r, 2);
+    const size_t at = rng_below(r, n), unit = rng_below(r, n_hidden);
+    switch (rng_below(r, 7)) { /* one thing rare at a time: two may cancel to either side */
     case 0: x[rng_below(r, n) * t.x_stride + rng_below(r, n_x)] = rare(r); break;
     case 1: h[rng_below(r, n) * h_stride + rng_below(r, n_h)] = rare(r); break;
     case 2: c[rng_below(r, n) * t.n_padded + rng_below(r, n_hidden)] = rare(r); break;
     case 3: t.total.at[rng_below(r, n) * t.total.stride + rng_below(r, wide)] = rare(r); break;
+    case 4: /* c decays past 2^-100 with nothing added: g is 0 */
+        c[at * t.n_padded + unit] = -0x1.8p-100f;
+        ((float *)panel_row(t.total, at, 4, 1, unit))[0] = 0.5f;
+        ((float *)panel_row(t.total, at, 4, 2, unit))[0] = 0.0f;
+        break;
     default: break;
     }
     t.x = x;
@@ -281,6 +293,29 @@ static void check_lanes(enum map_kind kind)
                     ok &= within(y[i], oracle_map(kind, x[i], a[i], b[i], p));
                 check(ok, "%s %s: %g in lane %zu", sets[s]->name, map_names[kind], (double)rares[v], lane);
             }
+}
+
+/* sigmoid and tanh never fall from one float to the next, where their formulas are most at
+ * risk of it. (tests/c/sweep_activations.c looks at all floats, for three minutes a set.) */
+static void check_monotone(enum map_kind kind, float low, float high)
+{
+    enum { MANY = 4096 };
+    static float x[MANY], y[MANY];
+    const float p[2] = {0, 0};
+    for (size_t s = 0; s < n_sets; s++)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            long fallen = 0;
+            float last = (float)(-2 * sign);
+            for (float at = low; at < high;) {
+                for (size_t i = 0; i < MANY; i++, at = nextafterf(at, INFINITY)) x[i] = (float)sign * at;
+                sets[s]->map(kind, MANY, x, y, NULL, NULL, p);
+                for (size_t i = 0; i < MANY; i++) {
+                    fallen += sign > 0 ? y[i] < last : y[i] > last;
+                    last = y[i];
+                }
+            }
+            check(!fallen, "%s %s falls at %ld floats", sets[s]->name, map_names[kind], fallen);
+        }
 }
 
 static void check_norm(struct rng *r, enum norm_kind kind, size_t n, float scale)
@@ -360,6 +395,8 @@ int main(int argc, char **argv)
         check_map(&r, kind, 1024 * UNITS, 16);
         check_lanes(kind);
     }
+    check_monotone(MAP_SIGMOID, 0.69f, 1.1f);
+    check_monotone(MAP_TANH, 0.62f, 0.68f);
     for (size_t n = 1; n <= 300; n += n < 140 ? 1 : 13)
         for (int kind = NORM_LAYER; kind <= NORM_LOG_SOFTMAX; kind++)
             for (int e = -2; e <= 4; e += 3) check_norm(&r, kind, n, ldexpf(1, e));

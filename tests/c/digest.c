@@ -25,9 +25,9 @@ int main(int argc, char **argv)
         if (!kernel) break;
         const long before = n_failed;
         for (size_t i = 0; i < pack.n; i++) {
-            const struct drive d = {.kernel = kernel, .seed = i, .work = work};
+            struct drive d = {.kernel = kernel, .seed = i, .work = work};
             size_t size;
-            const unsigned char *image = pack_image(&pack, i, &size);
+            const unsigned char *image = pack_image(&pack, i, &size, &d.rows);
             const uint64_t hash = drive(image, size, &d);
             if (k == 0) hashes[i] = hash;
             else check(hash == hashes[i], "model %zu: %s is not %s", i, kernel, first);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "drive.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,14 +33,14 @@ static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static void choose_sizes(struct trial *t)
 {
     const size_t cost = clstm_model_bytes(t->model) / sizeof(float), rows = t->d->work / cost;
-    const size_t widest = least(rows < 4 ? 4 : rows, 700);
+    const size_t many = least(rows < 4 ? 4 : rows, 700), widest = many < t->d->rows ? t->d->rows : many;
     t->n_batch = rng_between(&t->rng, 2, least(widest / 2, 40));
     t->n_steps = widest / t->n_batch;
     if (rng_below(&t->rng, 4) == 0) { /* long and narrow */
         t->n_batch = 2;
         t->n_steps = widest / 2;
     }
-    t->n_steps = rng_between(&t->rng, 1, t->n_steps);
+    if (!t->d->rows) t->n_steps = rng_between(&t->rng, 1, t->n_steps);
 }
 
 static void make_inputs(struct trial *t)
@@ -120,8 +121,17 @@ static void step_by_step(struct trial *t, clstm_stream *s, size_t b)
             CALL(t, clstm_step(s, x, y));
         }
         memcpy(y_at(t, b, i), y, t->n_out * sizeof *y);
+        const int64_t token = t->n_tokens ? t->tokens[b * t->n_steps + i] : 0;
+        if (token < 0 || (t->n_tokens && token >= (int64_t)t->n_tokens))
+            check(isnan(y[0]), "%s: token %lld gives no NaN", t->d->kernel, (long long)token);
     }
     CALL(t, clstm_get_state(s, t->end + b * t->n_state));
+    int flushed = 1; /* DESIGN.md 6.4; no step, no flush */
+    for (size_t i = 0; t->length[b] && i < t->n_state; i++) {
+        const uint32_t magnitude = bits_of(t->end[b * t->n_state + i]) & 0x7fffffff;
+        flushed &= magnitude == 0 || magnitude >= 0x0d800000; /* 2^-100 */
+    }
+    check(flushed, "%s: a state below 2^-100 is not 0", t->d->kernel);
     check(guards_whole(), "clstm_step wrote outside its buffers");
 }
 

@@ -67,8 +67,8 @@ int main(int argc, char **argv)
     const char *kernel;
     for (size_t k = 0; (kernel = clstm_available_kernel(k)); k++) {
         for (size_t i = 0; i < n_models && i < pack.n; i++) {
-            size_t size;
-            const unsigned char *image = pack_image(&pack, i, &size);
+            size_t size, rows;
+            const unsigned char *image = pack_image(&pack, i, &size, &rows);
             struct drive d = {.kernel = kernel, .seed = i, .work = 4000};
             const uint64_t hash = drive(image, size, &d);
             d.enter = enter;

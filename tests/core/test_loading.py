@@ -6,15 +6,17 @@ The readers of files have their tests in tests/unit; files of ours in test_files
 
 import io
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 import clstm
-import samples
-from clstm import ModelFormatError, ShapeError, UnsupportedError, nn
-from samples import ZOO, fed, floats, linear_tensors, lstm_tensors, made, rng_of, same_bits
+from clstm import ModelFormatError, UnsupportedError, nn
+from samples import ZOO, floats, linear_tensors, lstm_tensors, made, rng_of, same_bits
 
 
 def lstm(prefix="", **options):
@@ -191,21 +193,43 @@ def test_a_missing_tensor_is_refused_always(name, strict):
         clstm.from_state_dict(tensors, layers=HEAD, strict=strict)
 
 
-@pytest.mark.parametrize(
-    "gap", ["weight_ih_l1", "weight_hh_l1", "bias_ih_l1", "bias_hh_l1", "_l1", "_l0"]
-)
-def test_gaps_between_layers_are_refused(gap):
-    tensors = {k: v for k, v in lstm(layers=3).items() if gap not in k}
+GAPS = [
+    *("weight_ih_l1", "weight_hh_l1", "bias_ih_l1", "bias_hh_l1", "weight_hr_l1", "_l1", "_l0"),
+    *("weight_hr_l0", "weight_ih_l0_reverse", "bias_hh_l0_reverse"),
+]
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("strict", [True, False])
+def test_gaps_between_layers_are_refused(gap, strict):
+    every = lstm(layers=3, bidirectional=True, proj=3)
+    tensors = {k: v for k, v in every.items() if gap != k and not k.endswith(gap)}
+    assert len(tensors) < len(every)
     for layers in (None, [nn.LSTM()]):
-        with pytest.raises(ModelFormatError, match="_l[01]"):
-            clstm.from_state_dict(tensors, layers=layers)
+        with pytest.raises(ModelFormatError):
+            clstm.from_state_dict(tensors, layers=layers, strict=strict)
+    with pytest.raises(ModelFormatError, match=gap):
+        clstm.from_state_dict(tensors, layers=[nn.LSTM()], strict=strict)
 
 
-@pytest.mark.parametrize("name, shape", [
-    ("lstm.weight_ih_l0", (32, 7)), ("lstm.weight_hh_l0", (32, 9)), ("lstm.weight_hh_l0", (31, 8)),
-    ("lstm.bias_ih_l0", (31,)), ("lstm.bias_hh_l0", (1, 32)), ("fc.weight", (3, 9)), ("fc.weight", (24,)),
-    ("fc.bias", (4,)), ("lstm.weight_ih_l0", ()), ("lstm.weight_ih_l0", (0, 6)), ("fc.weight", (0, 8)),
-])  # fmt: skip
+WRONG_SHAPES = [
+    ("lstm.weight_ih_l0", (32, 7)),
+    ("lstm.weight_ih_l0", ()),
+    ("lstm.weight_ih_l0", (32, 6, 1)),
+    ("lstm.weight_ih_l0", (0, 6)),
+    ("lstm.weight_ih_l0", (33, 6)),
+    ("lstm.weight_hh_l0", (32, 9)),
+    ("lstm.weight_hh_l0", (31, 8)),
+    ("lstm.bias_ih_l0", (31,)),
+    ("lstm.bias_hh_l0", (1, 32)),
+    ("fc.weight", (3, 9)),
+    ("fc.weight", (24,)),
+    ("fc.weight", (0, 8)),
+    ("fc.bias", (4,)),
+]
+
+
+@pytest.mark.parametrize("name, shape", WRONG_SHAPES)
 def test_a_tensor_of_a_wrong_shape_is_refused_by_its_name_and_shape(name, shape):
     tensors = with_head() | {name: np.zeros(shape, np.float32)}
     if (name, shape) == ("lstm.weight_ih_l0", (32, 7)):  # it is what tells the input size
@@ -265,12 +289,10 @@ def test_sizes_are_checked_for_a_layer_with_arrays_too():
 
 
 def test_descriptions_show_themselves():
-    assert (
-        repr(nn.LSTM("lstm", batch_first=True, hidden_size=9)) == "LSTM('lstm', batch_first=True)"
-    )
+    assert repr(nn.LSTM("x", batch_first=True, hidden_size=9)) == "LSTM('x', batch_first=True)"
     assert repr(nn.Linear()) == "Linear()" and repr(nn.ELU(0.5)) == "ELU(alpha=0.5)"
-    assert "h0=array" in repr(nn.LSTM("lstm", h0=np.zeros(2)))
-    assert "scale=array" in repr(nn.Affine(scale=np.ones(2)))
+    assert "h0=ndarray" in repr(nn.LSTM("lstm", h0=np.zeros(2)))
+    assert "scale=ndarray" in repr(nn.Affine(scale=np.ones(2)))
 
 
 def test_widths_must_fit_from_layer_to_layer():
@@ -298,16 +320,10 @@ def test_batch_first_must_agree():
         with pytest.raises(ValueError, match="batch_first"):
             clstm.from_state_dict(tensors, layers=layers)
     layers = [nn.LSTM("a", batch_first=True), nn.LSTM("b", batch_first=True)]
-    assert clstm.from_state_dict(tensors, layers=layers)(np.zeros((2, 5, 6)))[1][0][0].shape == (
-        1,
-        2,
-        8,
-    )
+    assert clstm.from_state_dict(tensors, layers=layers)(np.zeros((2, 5, 6)))[0].shape == (2, 5, 8)
 
 
-@pytest.mark.parametrize(
-    "h0", [np.zeros((2, 8)), np.zeros((1, 9)), np.zeros(16), np.zeros((8, 1)), "nowhere"]
-)
+@pytest.mark.parametrize("h0", [*(np.zeros(s) for s in ((2, 8), (1, 9), 16, (8, 1))), "nowhere"])
 def test_an_initial_state_must_fit(h0):
     with pytest.raises(ModelFormatError, match=r"h0|nowhere"):
         clstm.from_state_dict(lstm("lstm"), layers=[nn.LSTM("lstm", h0=h0)])
@@ -322,7 +338,7 @@ def test_weight_normalisation_is_refused_with_the_line_that_removes_it(layers):
 
     net = Net()
     module = net.lstm if layers == [nn.LSTM()] else net
-    torch.nn.utils.parametrizations.weight_norm(net.lstm, "weight_hh_l0")
+    weight_norm(net.lstm, "weight_hh_l0")
     with pytest.raises(ModelFormatError, match=r"remove_parametrizations\(") as caught:
         clstm.from_state_dict(module.state_dict(), layers=layers)
     assert "parametrizations.weight_hh_l0" in str(caught.value)
@@ -342,7 +358,7 @@ class Tensorlike:
 VALUES = {
     "torch": torch.from_numpy,
     "parameter": lambda a: torch.nn.Parameter(torch.from_numpy(a)),
-    "not contiguous": lambda a: torch.from_numpy(a.T.copy()).T,
+    "not contiguous": lambda a: torch.from_numpy(np.repeat(a, 2, axis=-1))[..., ::2],
     "float64": lambda a: a.astype(np.float64),
     "byte-swapped": lambda a: a.astype(">f4"),
     "fortran": np.asfortranarray,
@@ -422,9 +438,8 @@ def test_messages_name_the_file(tmp_path):
     np.savez(tmp_path / "weights.npz", **with_head())
     with pytest.raises(ModelFormatError, match=r"weights\.npz.*layers=\["):
         clstm.load(tmp_path / "weights.npz")
-    np.savez(
-        tmp_path / "gru.npz", **{k: v.numpy() for k, v in torch.nn.GRU(2, 3).state_dict().items()}
-    )
+    gru = torch.nn.GRU(2, 3).state_dict()
+    np.savez(tmp_path / "gru.npz", **{k: v.numpy() for k, v in gru.items()})
     with pytest.raises(UnsupportedError, match=r"gru\.npz"):
         clstm.load(tmp_path / "gru.npz")
 
@@ -445,9 +460,7 @@ def test_from_torch_takes_modules_cells_sequentials_and_lists():
         assert model.batch_first
         y, (h, c) = model(x)
         assert np.abs(y - expected).max() < 1e-6 and h.shape == c.shape == (1, 2, 8)
-    assert clstm.from_torch(lstm_).layers == [
-        nn.LSTM("", True, None, None, 6, 8, 1, True, False, 0)
-    ]
+    assert [repr(a) for a in clstm.from_torch(lstm_).layers] == ["LSTM(batch_first=True)"]
     assert clstm.from_torch(fc)(x[0, :, :1] * np.ones(8))[0].shape == (5, 3)
     assert clstm.from_torch(torch.nn.LSTMCell(6, 8))(x[:, 0])[0].shape == (2, 8)
 
@@ -487,7 +500,7 @@ class Custom(torch.nn.Module):
     (torch.nn.BatchNorm1d(3, track_running_stats=False), UnsupportedError),
     (torch.nn.Embedding(3, 2, max_norm=1.0), UnsupportedError),
     ([torch.nn.LSTM(6, 8), torch.nn.Softmax(0)], ValueError),
-    (torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(6, 8), "weight_hh_l0"), UnsupportedError),
+    (weight_norm(torch.nn.LSTM(6, 8), "weight_hh_l0"), UnsupportedError),
     ([], ValueError),
     ([3], TypeError),
     ("lstm", TypeError),
@@ -514,13 +527,17 @@ def _no_environment(monkeypatch, request):
             monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("options", [
-    {"kernel": "sse9"}, {"kernel": "AVX2"}, {"kernel": ""}, {"gemm": "fast"}, {"gemm": ""}, {"precision": "float12"},
-    {"precision": "fp32"}, {"threads": 0}, {"threads": -1}, {"threads": 1.5}, {"threads": "2"}, {"threads": True},
-])  # fmt: skip
-def test_an_unknown_option_is_a_value_error(options):
-    if options == {"kernel": ""}:
-        pytest.skip("an empty word is as good as none")
+UNKNOWN = {
+    "kernel": ["sse9", "AVX2", "none"],
+    "gemm": ["fast", "Blas"],
+    "precision": ["float12", "fp32", "double"],
+    "threads": [0, -1, 1.5, "2", True, None],
+}
+
+
+@pytest.mark.parametrize("name, value", [(k, v) for k, values in UNKNOWN.items() for v in values])
+def test_an_unknown_option_is_a_value_error(name, value):
+    options = {name: value}
     with pytest.raises(ValueError) as caught:
         made("lstm", **options)
     assert not isinstance(caught.value, clstm.ClstmError)
@@ -570,7 +587,7 @@ def test_a_wrong_option_in_the_environment_is_no_silent_fallback(monkeypatch):
 def test_gemm_option_before_the_environment(monkeypatch):
     monkeypatch.setenv("CLSTM_GEMM", "blas")
     monkeypatch.setenv("CLSTM_BLAS", "/nowhere/libblas.so")
-    with pytest.raises(UnsupportedError, match="/nowhere/libblas.so"):
+    with pytest.raises(UnsupportedError, match=r"/nowhere/libblas\.so"):
         made("lstm")
     for word in ("auto", "packed"):
         assert made("lstm", gemm=word).gemm == "packed"
@@ -578,7 +595,7 @@ def test_gemm_option_before_the_environment(monkeypatch):
 
 def test_a_blas_option_that_is_not_found_lists_the_places_tried(monkeypatch):
     monkeypatch.setenv("CLSTM_BLAS", "/nowhere/libblas.so")
-    with pytest.raises(UnsupportedError, match="/nowhere/libblas.so"):
+    with pytest.raises(UnsupportedError, match=r"/nowhere/libblas\.so"):
         made("lstm", gemm="blas")
 
 
@@ -610,30 +627,23 @@ def test_max_bytes_limits_the_tensors(tmp_path):
 
 def test_the_errors_are_what_api_md_says():
     bases = {
-        "ModelFormatError": ValueError, "ShapeError": ValueError, "DTypeError": TypeError,
-        "TokenError": IndexError, "SnapshotError": ValueError, "UnsupportedError": NotImplementedError,
-        "StreamBusyError": RuntimeError, "ClosedError": ValueError,
-    }  # fmt: skip
+        "ModelFormatError": ValueError,
+        "ShapeError": ValueError,
+        "DTypeError": TypeError,
+        "TokenError": IndexError,
+        "SnapshotError": ValueError,
+        "UnsupportedError": NotImplementedError,
+        "StreamBusyError": RuntimeError,
+        "ClosedError": ValueError,
+    }
     for name, base in bases.items():
-        assert issubclass(getattr(clstm, name), (clstm.ClstmError, base))
         assert getattr(clstm, name).__mro__[1:3] == (clstm.ClstmError, base)
-    assert ShapeError is clstm.ShapeError
 
 
-def test_a_model_needs_no_torch_after_from_torch(tmp_path):
-    """torch is not imported by reading what it wrote."""
-    import subprocess
-    import sys
-
+def test_reading_what_torch_wrote_needs_no_torch(tmp_path):
     torch.save({k: torch.from_numpy(v) for k, v in lstm().items()}, tmp_path / "m.pt")
     code = ("import sys; sys.modules['torch'] = None; import clstm, numpy as np; "
-            f"m = clstm.load({str(tmp_path / 'm.pt')!r}); print(m(np.zeros((2, 6)))[0].shape)")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            "print(clstm.load(sys.argv[1])(np.zeros((2, 6)))[0].shape)")  # fmt: skip
+    command = [sys.executable, "-c", code, tmp_path / "m.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "(2, 8)\n"
-
-
-def test_samples_are_what_they_say():
-    """The zoo's inputs fit its models: a guard of the other tests."""
-    for name in samples.ZOO:
-        model = made(name)
-        assert fed(model, 0, 4).shape[0] == 4

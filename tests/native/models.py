@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 
 from clstm import nn, program
-from clstm.formats.container import Image, write_image
+from clstm.formats.container import Image, Record, write_image
 
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Tanh(), nn.Hardtanh(-0.5, 0.25),
@@ -85,7 +85,8 @@ class Maker:
                     tensors[f"bias_ih{suffix}"] = self.uniform(4 * hidden, limit=limit)
                     tensors[f"bias_hh{suffix}"] = self.uniform(4 * hidden, limit=limit)
                 if proj:
-                    tensors[f"weight_hr{suffix}"] = self.uniform(proj, hidden, limit=limit)
+                    tiny = 2.0**-105 if self.chance(0.05) else 1.0  # below what is flushed to 0
+                    tensors[f"weight_hr{suffix}"] = self.uniform(proj, hidden, limit=limit * tiny)
         initial, rows = {}, n_layers * len(ends)
         if self.chance(0.2):
             initial = {"h0": self.uniform(rows, out), "c0": self.uniform(rows, hidden)}
@@ -125,8 +126,42 @@ def certificate(maker, input_size, rng):
     return x, y.astype(np.float32)
 
 
-def image(rng, index):
-    """The bytes of one random model."""
+def branching(rng):
+    """A program that is no chain: a Linear whose slot two Affines read, so that neither may be
+    folded into its weights. The output is relu(a(W x + b)), a the first of them."""
+    w, *rest = (rng.uniform(-1, 1, s).astype(np.float32) for s in ((7, 5), 7, 7, 7, 7, 7))
+    bias, a_scale, a_shift, b_scale, b_shift = rest
+    records = [
+        Record(program.LINEAR, "l", program.BIAS, 0, (5, 7), (), {"l.weight": w, "l.bias": bias}),
+        Record(program.AFFINE, "a", 0, 1, (7,), (), {"a.scale": a_scale, "a.shift": a_shift}),
+        Record(program.AFFINE, "b", 0, 1, (7,), (), {"b.scale": b_scale, "b.shift": b_shift}),
+        Record(34, "r", 0, 2),
+    ]
+    x = rng.uniform(-1, 1, (4, 2, 5)).astype(np.float32)
+    linear = oracle.linear(x, w, bias)
+    y = np.maximum(oracle.scaled(linear, a_scale, a_shift), 0).astype(np.float32)
+    return write_image(Image(records, 5, (x, y)))
+
+
+WIDE_ROWS = 600  # the totals of so many rows of the next one do not fit where they are kept
+
+
+def wide(rng, bidirectional):
+    maker = Maker(rng)
+    tensors = {}
+    for end in ["", "_reverse"][: 1 + bidirectional]:
+        tensors[f"weight_ih_l0{end}"] = maker.uniform(4 * 97, 2, limit=0.1)
+        tensors[f"weight_hh_l0{end}"] = maker.uniform(4 * 97, 97, limit=0.1)
+    maker.add(nn.LSTM("wide"), **tensors)
+    return write_image(Image(*program.bind(maker.layers, maker.tensors, True)))
+
+
+def image(rng, index, certified):
+    """The bytes of one random model; every `certified`-th has a certificate."""
+    if index == 1:
+        return branching(rng)
+    if index in (2, 3):
+        return wide(rng, index == 3)
     while True:
         maker = Maker(rng).make()
         size = sum(a.size for a in maker.tensors.values())
@@ -135,18 +170,19 @@ def image(rng, index):
     records, input_size = program.bind(maker.layers, maker.tensors, True)
     # a normalised row of one feature is its own rounding error divided by eps
     steady = not any(isinstance(layer, nn.LayerNorm) for layer in maker.layers)
-    check = certificate(maker, input_size, rng) if index % 8 == 0 and steady else None
+    check = certificate(maker, input_size, rng) if index % certified == 0 and steady else None
     return write_image(Image(records, input_size, check))
 
 
-def images(n, seed=0):
+def images(n, seed=0, certified=8):
     rng = np.random.default_rng(seed)
-    return [image(rng, i) for i in range(n)]
+    return [image(rng, i, certified) for i in range(n)]
 
 
 def write_pack(path, some):
-    """`some` images as tests/c/check.h reads them: 64 bytes that begin with the size, then it."""
+    """`some` images as tests/c/check.h reads them: 64 bytes that begin with two numbers, then it."""
     with open(path, "wb") as file:
-        for one in some:
-            file.write(len(one).to_bytes(8, "little") + bytes(56) + one)
+        for i, one in enumerate(some):
+            rows = WIDE_ROWS if i in (2, 3) else 0
+            file.write(np.array([len(one), rows, 0, 0, 0, 0, 0, 0], "<u8").tobytes() + one)
     return path

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import bounds
 import oracle
-from torch_side import arrays
+from torch_side import arrays, close
 
 torch = pytest.importorskip("torch")
 
