@@ -10,9 +10,9 @@ $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --qui
 
 demo: $(BIN)/python ; $(BIN)/pip install --quiet . && $(BIN)/python examples/co2/stream.py
 
-test: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[test]" && $(BIN)/pytest
+test: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[test]" && $(BIN)/pytest -n 2 -q -m "not long and not timing" && $(BIN)/pytest -q -m timing
 
-test-long: ; $(BIN)/pytest -m long -o addopts="--strict-markers --strict-config -rA"
+test-long: ; $(BIN)/pytest -m long -rA
 
 test-arm: ; bash tests/native/arm.sh
 

@@ -85,11 +85,12 @@ class Model(CoreModel):
         """
         if self._bare_cell:
             return self._one_step(x, state, lengths)
-        array = self._input(x)
-        tokens = self.num_embeddings > 0
+        array, tokens = self._input(x), self.n_tokens > 0
         axes = array.ndim + tokens  # as if tokens had features
-        if axes not in (2, 3) or (not tokens and array.shape[-1] != self.input_size):
-            shapes = "(T,), (T, B)" if tokens else f"(T, {self.input_size}), (T, B, {self.input_size})"
+        if axes not in (2, 3) or (not tokens and array.shape[-1] != self.n_input):
+            shapes = (
+                "(T,), (T, B)" if tokens else f"(T, {self.input_size}), (T, B, {self.input_size})"
+            )
             raise ShapeError(f"x: expected shape {shapes}, got {array.shape}")
         if axes == 2:
             if lengths is not None:
@@ -99,7 +100,7 @@ class Model(CoreModel):
         return self._sequence(array, state, lengths, self.batch_first, batched=True)
 
     def _input(self, x: Any) -> np.ndarray:
-        if self.num_embeddings:
+        if self.n_tokens:
             return _stream.tokens(self, x)
         return _stream.as_float32(_stream.real(x, "x"))
 
@@ -108,9 +109,13 @@ class Model(CoreModel):
         if lengths is not None:
             raise ShapeError("lengths: a cell takes one step")
         if array.ndim == 3:
-            raise ShapeError("x: a bare cell takes one step, (I,) or (B, I); for sequences use nn.LSTM")
+            raise ShapeError(
+                "x: a bare cell takes one step, (I,) or (B, I); for sequences use nn.LSTM"
+            )
         if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
-            raise ShapeError(f"x: expected shape ({self.input_size},) or (B, {self.input_size}), got {array.shape}")
+            raise ShapeError(
+                f"x: expected shape ({self.input_size},) or (B, {self.input_size}), got {array.shape}"
+            )
         if array.ndim == 1:
             return self._sequence(array[None, None], state, None, False, batched=False)[1]
         return self._sequence(array[None], state, None, False, batched=True)[1]
@@ -119,20 +124,20 @@ class Model(CoreModel):
         self, x: np.ndarray, state: Any, lengths: Any, batch_first: bool, batched: bool
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
         """x is (T, B, ...) or (B, T, ...); y likewise; states in torch's shapes."""
-        n_steps, n_batch = x.shape[1::-1] if batch_first else x.shape[:2]
+        outer, inner = x.shape[:2]
+        n_steps, n_batch = (inner, outer) if batch_first else (outer, inner)
+        n_out = self.n_output
         flat = np.empty((n_batch, self.n_state), np.float32)
         if state is not None:
             self._flatten(state, flat, batched)
         ends = None if lengths is None else _lengths(lengths, n_steps, n_batch)
-        shape = (n_batch, n_steps) if batch_first else (n_steps, n_batch)
-        y = np.empty((*shape, self.n_output), np.float32)
-        width = 1 if self.num_embeddings else self.n_input
-        strides = [(shape[1] * w, w) for w in (width, self.n_output)]
-        (x_outer, x_inner), (y_outer, y_inner) = strides
+        y = np.empty((outer, inner, n_out), np.float32)
+        width = self.n_input or 1  # a token is one number
+        x_step, x_batch, y_step, y_batch = inner * width, width, inner * n_out, n_out
         if batch_first:
-            x_outer, x_inner, y_outer, y_inner = x_inner, x_outer, y_inner, y_outer
+            x_step, x_batch, y_step, y_batch = x_batch, x_step, y_batch, y_step
         self.sequence(x, y, ends, flat, state is not None or not n_batch, n_steps, n_batch,
-                      x_outer, x_inner, y_outer, y_inner)  # fmt: skip
+                      x_step, x_batch, y_step, y_batch)  # fmt: skip
         return y, self._unflatten(flat, batched)
 
     def _flatten(self, state: Any, into: np.ndarray, batched: bool) -> None:
@@ -150,16 +155,23 @@ class Model(CoreModel):
                 at += r.n_cells * size
 
     def _unflatten(self, flat: np.ndarray, batched: bool) -> Any:
+        """States (B, n_state) in torch's shapes, each an array of its own."""
         n_batch, at, states = len(flat), 0, []
         for r in self.recurrent:
             pair = []
             for size in (r.n_out, r.n_hidden):
-                part = flat[:, at : at + r.n_cells * size].reshape(n_batch, r.n_cells, size)
-                array = part.transpose(1, 0, 2).copy()
-                if r.cell:
-                    array = array[0]
-                pair.append(array if batched else array.reshape(*array.shape[:-2], size))
-                at += r.n_cells * size
+                end = at + r.n_cells * size
+                if r.n_cells == 1:
+                    array = flat[:, at:end].copy()
+                else:
+                    cells = flat[:, at:end].reshape(n_batch, r.n_cells, size)
+                    array = cells.transpose(1, 0, 2).copy()
+                if not batched:
+                    array = array.reshape((size,) if r.cell else (r.n_cells, size))
+                elif r.n_cells == 1 and not r.cell:
+                    array = array[None]
+                pair.append(array)
+                at = end
             states.append(tuple(pair))
         return _stream.wrapped(states)
 
@@ -225,7 +237,9 @@ class Model(CoreModel):
 def _lengths(lengths: Any, n_steps: int, n_batch: int) -> np.ndarray:
     array = np.asarray(lengths)
     if array.shape != (n_batch,) or (array.size and array.dtype.kind not in "iu"):
-        raise ShapeError(f"lengths: expected integers of shape ({n_batch},), got {array.shape} {array.dtype}")
+        raise ShapeError(
+            f"lengths: expected integers of shape ({n_batch},), got {array.shape} {array.dtype}"
+        )
     if array.size and (array.min() < 0 or array.max() > n_steps):
         raise ShapeError(f"lengths: expected 0 ... {n_steps}, got {array.min()} ... {array.max()}")
     return array.astype(np.uintp)

@@ -21,7 +21,16 @@ from .errors import ModelFormatError, UnsupportedError
 from .formats.container import Record
 
 # Numbers of the file; csrc/src/weights.h has the same.
-LSTM, LINEAR, EMBEDDING, LAYER_NORM, BATCH_NORM, AFFINE, DROPOUT, PRELU = 1, 16, 17, 18, 19, 20, 33, 37
+LSTM, LINEAR, EMBEDDING, LAYER_NORM, BATCH_NORM, AFFINE, DROPOUT, PRELU = (
+    1,
+    16,
+    17,
+    18,
+    19,
+    20,
+    33,
+    37,
+)
 GELU, GELU_TANH = 42, 43
 PLAIN: dict[int, type[nn.Layer]] = {
     32: nn.Identity, 34: nn.ReLU, 35: nn.ReLU6, 39: nn.Tanh, 41: nn.Sigmoid, 44: nn.SiLU,
@@ -117,7 +126,9 @@ def _lstm(layer: nn.LSTM, t: Tensors, width: int | None, index: int) -> Record:
     n_layers = len(numbers)
     if numbers and numbers != set(range(n_layers)):
         missing = min(set(range(max(numbers))) - numbers)
-        raise ModelFormatError(f"{p}weight_ih_l{missing} is missing between the layers {sorted(numbers)}")
+        raise ModelFormatError(
+            f"{p}weight_ih_l{missing} is missing between the layers {sorted(numbers)}"
+        )
     w = t.shaped(f"{p}weight_ih_l0", None, width)
     # One tensor of a kind tells that all of the kind must be there.
     names = ["", "_reverse"] if any(m[3] for m in found) else [""]
@@ -127,7 +138,9 @@ def _lstm(layer: nn.LSTM, t: Tensors, width: int | None, index: int) -> Record:
     out = proj or hidden
     tensors: dict[str, np.ndarray] = {}
     if projected and proj >= hidden:
-        raise ModelFormatError(f"{p}weight_hr_l0: proj_size {proj} must be below hidden_size {hidden}")
+        raise ModelFormatError(
+            f"{p}weight_hr_l0: proj_size {proj} must be below hidden_size {hidden}"
+        )
     for k in range(n_layers):
         for end in names:
             n_in = out * len(names) if k else width
@@ -185,7 +198,9 @@ def _initial(
         else:
             name, array = f"{p}{word}", as_array(given).astype("<f4")
         if array.size != n_cells * size or size not in array.shape[-1:]:
-            raise ModelFormatError(f"{name}: expected shape ({n_cells}, {size}), found {array.shape}")
+            raise ModelFormatError(
+                f"{name}: expected shape ({n_cells}, {size}), found {array.shape}"
+            )
         into[name] = np.ascontiguousarray(array.reshape(n_cells, size))
         flags |= flag
     return flags
@@ -212,7 +227,9 @@ def _embedding(layer: nn.Embedding, t: Tensors, width: int | None, index: int) -
 
 def _layer_norm(layer: nn.LayerNorm, t: Tensors, width: int | None, index: int) -> Record:
     p = _dotted(layer.prefix)
-    names = [n for n in ("weight", "bias") if f"{p}{n}" in t.all] if layer.prefix or index == 0 else []
+    names = (
+        [n for n in ("weight", "bias") if f"{p}{n}" in t.all] if layer.prefix or index == 0 else []
+    )
     if layer.prefix and not names:
         t.need(f"{p}weight")
     tensors = {f"{p}{n}": t.shaped(f"{p}{n}", width) for n in names}
@@ -239,19 +256,27 @@ def _batch_norm(layer: nn.BatchNorm1d, t: Tensors, width: int | None, index: int
 
 
 def _affine(layer: nn.Affine, t: Tensors, width: int | None, index: int) -> Record:
-    prefix = layer.prefix or (f"affine{index}" if layer.scale is not None or layer.shift is not None else "")
+    prefix = layer.prefix or (
+        f"affine{index}" if layer.scale is not None or layer.shift is not None else ""
+    )
     p, tensors = _dotted(prefix), {}
     for word, other, default in (("scale", "weight", 1.0), ("shift", "bias", 0.0)):
         given = getattr(layer, word)
         if given is None and prefix != layer.prefix:
             given = default
         if given is None:
-            name = f"{p}{other}" if f"{p}{word}" not in t.all and f"{p}{other}" in t.all else f"{p}{word}"
+            name = (
+                f"{p}{other}"
+                if f"{p}{word}" not in t.all and f"{p}{other}" in t.all
+                else f"{p}{word}"
+            )
             array = t.need(name)
         else:
             name, array = f"{p}{word}", np.atleast_1d(as_array(given)).astype("<f4")
         if array.ndim != 1 or (width is not None and array.size not in (1, width)):
-            raise ModelFormatError(f"{name}: expected shape ({width},) or (1,), found {array.shape}")
+            raise ModelFormatError(
+                f"{name}: expected shape ({width},) or (1,), found {array.shape}"
+            )
         tensors[name] = array
     n = max(a.size for a in tensors.values())
     return Record(AFFINE, prefix, 0, 0, (n if n > 1 or width is None else width,), (), tensors)
@@ -280,12 +305,16 @@ def _bind_one(layer: nn.Layer, t: Tensors, width: int | None, index: int) -> Rec
         return Record(GELU_TANH if layer.approximate == "tanh" else GELU)
     for kind, cls in (PLAIN | NUMBERED).items():
         if type(layer) is cls:
-            numbers = [float(getattr(layer, f.name)) for f in fields(layer)] if kind in NUMBERED else []
+            numbers = (
+                [float(getattr(layer, f.name)) for f in fields(layer)] if kind in NUMBERED else []
+            )
             return Record(kind, params=tuple(numbers))
     raise TypeError(f"layers: expected descriptions of clstm.nn, found {layer!r}")
 
 
-def bind(layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray], strict: bool) -> tuple[list[Record], int]:
+def bind(
+    layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray], strict: bool
+) -> tuple[list[Record], int]:
     """The records of a model and its input size (0 for tokens)."""
     if not layers:
         raise ValueError("layers is empty")
@@ -324,7 +353,9 @@ def _widths(record: Record, width: int | None) -> tuple[int | None, int | None]:
     return width, width
 
 
-def unwrapped(layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+def unwrapped(
+    layers: Sequence[nn.Layer], tensors: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
     """Without wrapper prefixes that all keys share, if no layer's prefix matches as it is; and
     without `_orig_mod.`, which stands before whatever was compiled, if any layer's does not."""
     prefixes = [_dotted(p) for layer in layers if (p := getattr(layer, "prefix", ""))] or [""]
@@ -442,5 +473,3 @@ def as_array(value: Any) -> np.ndarray:
     if array.dtype == object:
         raise TypeError(f"expected an array, found {type(value).__name__}")
     return array
-
-

@@ -45,7 +45,7 @@ typedef enum clstm_status {
     CLSTM_BAD_FILE = 2,     /* not a .clstm file, damaged, or no model in it    */
     CLSTM_UNSUPPORTED = 3,  /* valid, but this build, CPU or version lacks it   */
     CLSTM_NO_MEMORY = 4,
-    CLSTM_IO = 5            /* the file could not be read; errno says why       */
+    CLSTM_IO = 5 /* the file could not be read; errno says why       */
 } clstm_status;
 
 /* Zero-initialise, set size, then what you need; NULL everywhere means the defaults. */
@@ -68,8 +68,8 @@ CLSTM_API clstm_status clstm_model_load_memory(const void *data, size_t size,
                                                char err[256]);
 CLSTM_API void clstm_model_free(clstm_model *model);
 
-CLSTM_API size_t clstm_input_size(const clstm_model *model);  /* 0 for tokens         */
-CLSTM_API size_t clstm_vocabulary(const clstm_model *model);  /* 0 for no tokens      */
+CLSTM_API size_t clstm_input_size(const clstm_model *model); /* 0 for tokens         */
+CLSTM_API size_t clstm_vocabulary(const clstm_model *model); /* 0 for no tokens      */
 CLSTM_API size_t clstm_output_size(const clstm_model *model);
 CLSTM_API size_t clstm_model_bytes(const clstm_model *model); /* memory that it holds */
 CLSTM_API const char *clstm_kernel(const clstm_model *model); /* "avx512", ...        */
@@ -112,14 +112,14 @@ CLSTM_API void clstm_stream_copy(clstm_stream *to, const clstm_stream *from);
 
 typedef struct clstm_batch {
     size_t n_steps, n_batch;
-    const float *x;         /* sequence b, step t at x + b * x_batch + t * x_step      */
-    const int64_t *tokens;  /* instead of x, for a model of tokens: the same strides   */
-    float *y;               /* likewise; features are contiguous; no overlap with x    */
+    const float *x;        /* sequence b, step t at x + b * x_batch + t * x_step      */
+    const int64_t *tokens; /* instead of x, for a model of tokens: the same strides   */
+    float *y;              /* likewise; features are contiguous; no overlap with x    */
     size_t x_batch, x_step, y_batch, y_step;
-    const size_t *lengths;  /* [n_batch], at most n_steps each, or NULL: all n_steps;
-                               y past a length is 0, the state that of the last step   */
-    const float *state;     /* [n_batch][state_size] to start from, or NULL            */
-    float *state_out;       /* [n_batch][state_size], or NULL; may be state            */
+    const size_t *lengths; /* [n_batch], at most n_steps each, or NULL: all n_steps;
+                              y past a length is 0, the state that of the last step   */
+    const float *state;    /* [n_batch][state_size] to start from, or NULL            */
+    float *state_out;      /* [n_batch][state_size], or NULL; may be state            */
 } clstm_batch;
 
 /* Sequences side by side, bidirectional models too. Allocates what it works in. */

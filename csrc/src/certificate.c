@@ -30,19 +30,25 @@ clstm_status clstm_model_verify(const clstm_model *m, const struct weights *w, c
     const int fits = n_in ? x->dtype == TENSOR_FLOAT32 && x->rank == 3 && x->dims[2] == n_in
                           : x->dtype == TENSOR_INT64 && x->rank == 2;
     if (!fits || y->dtype != TENSOR_FLOAT32 || y->rank != 3 || y->dims[0] != n_steps ||
-        y->dims[1] != n_batch || y->dims[2] != n_out || n_steps > ROWS_MAX ||
-        n_batch > ROWS_MAX || n_steps * n_batch > ROWS_MAX)
+        y->dims[1] != n_batch || y->dims[2] != n_out || n_steps > ROWS_MAX || n_batch > ROWS_MAX ||
+        n_steps * n_batch > ROWS_MAX)
         return clstm_fail(err, CLSTM_BAD_FILE, "its certificate has a wrong shape");
     const size_t in_step = n_in ? n_in : 1, count = n_steps * n_batch * n_out;
     float *got = clstm_alloc(count * sizeof *got);
     if (!got) return clstm_fail(err, CLSTM_NO_MEMORY, "no memory for the certificate");
     const void *input = w->file + x->at;
     const float *expected = (const float *)(w->file + y->at);
-    const clstm_batch batch = {.n_steps = n_steps, .n_batch = n_batch, .x = n_in ? input : NULL,
-                               .tokens = n_in ? NULL : input, .y = got,
-                               .x_batch = in_step, .x_step = n_batch * in_step,
-                               .y_batch = n_out, .y_step = n_batch * n_out};
+    const clstm_batch batch = {.n_steps = n_steps,
+                               .n_batch = n_batch,
+                               .x = n_in ? input : NULL,
+                               .tokens = n_in ? NULL : input,
+                               .y = got,
+                               .x_batch = in_step,
+                               .x_step = n_batch * in_step,
+                               .y_batch = n_out,
+                               .y_step = n_batch * n_out};
     clstm_status status = clstm_sequence(m, &batch);
+    if (status == CLSTM_NO_MEMORY) clstm_fail(err, status, "no memory for the certificate");
     for (size_t i = 0; status == CLSTM_OK && i < count; i++)
         if (!agree(got[i], expected[i]))
             status = clstm_fail(err, CLSTM_BAD_FILE,

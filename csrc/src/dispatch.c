@@ -40,7 +40,8 @@ clstm_status clstm_choose_kernels(const clstm_options *opt, const struct kernels
         }
     for (size_t i = 0; i < COUNT(names); i++)
         if (!strcmp(name, names[i]))
-            return clstm_fail(err, CLSTM_UNSUPPORTED, "kernel %s: this CPU or build lacks it", name);
+            return clstm_fail(err, CLSTM_UNSUPPORTED, "kernel %s: this CPU or build lacks it",
+                              name);
     return clstm_fail(err, CLSTM_BAD_ARGUMENT,
                       "kernel \"%.32s\": expected avx512, avx2, neon or scalar", name);
 }

@@ -89,14 +89,14 @@ clstm_status clstm_file_parse(const void *data, size_t size, struct weights *out
     const uint64_t ops_at = sizeof *h, tensors_at = ops_at + (uint64_t)h->n_ops * 128,
                    text_at = tensors_at + (uint64_t)h->n_tensors * 64;
     uint64_t end = aligned(text_at + h->text_bytes);
-    if (end > size)
-        return clstm_fail(err, CLSTM_BAD_FILE, "its tables are larger than the file");
+    if (end > size) return clstm_fail(err, CLSTM_BAD_FILE, "its tables are larger than the file");
     struct file_header bare = *h;
     bare.crc = 0;
     const uint32_t crc = crc32(crc32(0, (const unsigned char *)&bare, sizeof bare),
                                w.file + sizeof bare, size - sizeof bare);
     if (crc != h->crc)
-        return clstm_fail(err, CLSTM_BAD_FILE, "damaged: checksum %08x, expected %08x", crc, h->crc);
+        return clstm_fail(err, CLSTM_BAD_FILE, "damaged: checksum %08x, expected %08x", crc,
+                          h->crc);
     w.ops = (const void *)(w.file + ops_at);
     w.tensors = (const void *)(w.file + tensors_at);
     w.text = (const char *)w.file + text_at;
@@ -146,7 +146,9 @@ clstm_status clstm_model_load_memory(const void *data, size_t size, const clstm_
 
 static clstm_status read_whole(FILE *file, void **data, size_t *size, char *err)
 {
-    if (fseek(file, 0, SEEK_END)) return clstm_fail(err, CLSTM_IO, "%s", strerror(errno));
+    /* A directory opens, and says that it has LONG_MAX bytes; only reading tells. */
+    if ((getc(file) == EOF && ferror(file)) || fseek(file, 0, SEEK_END))
+        return clstm_fail(err, CLSTM_IO, "%s", strerror(errno));
     const long end = ftell(file);
     if (end < 0 || fseek(file, 0, SEEK_SET))
         return clstm_fail(err, CLSTM_IO, "%s", strerror(errno));

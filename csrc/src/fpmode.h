@@ -13,7 +13,7 @@ struct fpmode {
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define FPMODE_FLAGS 0x3fu    /* sticky exception flags: not ours to restore      */
+#define FPMODE_FLAGS 0x3fu     /* sticky exception flags: not ours to restore      */
 #define FPMODE_DEFAULT 0x1f80u /* all masked, to nearest, no FTZ, no DAZ          */
 static inline uint64_t fpmode_get(void) { return _mm_getcsr() & ~FPMODE_FLAGS; }
 static inline void fpmode_set(uint64_t mode)

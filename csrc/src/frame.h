@@ -12,20 +12,20 @@
 
 struct frame {
     size_t n_steps;
-    const size_t *first;     /* [n_steps + 1]                                       */
-    float *const *state;     /* [first[1]]: the state row of each sequence          */
-    const int64_t *tokens;   /* [first[n_steps]], of a model of tokens              */
-    struct values *slot;     /* [n_ops + 1]; slot 0 is the input                    */
-    size_t turn;             /* steps taken before: which way the weights are read  */
+    const size_t *first;   /* [n_steps + 1]                                       */
+    float *const *state;   /* [first[1]]: the state row of each sequence          */
+    const int64_t *tokens; /* [first[n_steps]], of a model of tokens              */
+    struct values *slot;   /* [n_ops + 1]; slot 0 is the input                    */
+    size_t turn;           /* steps taken before: which way the weights are read  */
     /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
-    size_t z_rows;           /* rows whose totals fit in z                          */
-    float *z;                /* totals of the input part                            */
-    float *layer[2];         /* outputs between the layers of a stack               */
-    float *direction[2];     /* outputs of each direction                           */
-    float *unprojected;      /* [max_batch] h before projection                     */
-    float *gathered;         /* [max_batch] h rows side by side, for the BLAS       */
-    const float **h;         /* [max_batch]                                         */
-    float **c;               /* [max_batch]                                         */
+    size_t z_rows;       /* rows whose totals fit in z                          */
+    float *z;            /* totals of the input part                            */
+    float *layer[2];     /* outputs between the layers of a stack               */
+    float *direction[2]; /* outputs of each direction                           */
+    float *unprojected;  /* [max_batch] h before projection                     */
+    float *gathered;     /* [max_batch] h rows side by side, for the BLAS       */
+    const float **h;     /* [max_batch]                                         */
+    float **c;           /* [max_batch]                                         */
 };
 
 /* Lays a frame for at most max_rows rows, max_batch a step, out in the carver's memory. */

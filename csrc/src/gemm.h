@@ -8,15 +8,15 @@
 #include "kernels/kernels.h"
 
 struct blas {
-    void *sgemm;       /* cblas_sgemm, NULL when closed  */
-    int wide;          /* its integers have 64 bits      */
-    const char *path;  /* owned by the model's arena     */
+    void *sgemm;      /* cblas_sgemm, NULL when closed  */
+    int wide;         /* its integers have 64 bits      */
+    const char *path; /* owned by the model's arena     */
 };
 
 /* Panels as two plain matrices with the columns in the panels' order. */
 struct blas_panels {
-    size_t n_columns;    /* n_blocks * n_gates * UNITS */
-    const float *x, *h;  /* [n_x][n_columns], [n_h][n_columns]; NULL without BLAS */
+    size_t n_columns;   /* n_blocks * n_gates * UNITS */
+    const float *x, *h; /* [n_x][n_columns], [n_h][n_columns]; NULL without BLAS */
 };
 
 /* Is gemm "blas"? Words are checked here; opens the library if so. */

@@ -91,7 +91,9 @@ static clstm_status make_lstm(struct clstm_model *m, const struct weights *w,
         if (!clstm_pack(&m->memory, &gates, &cell->gates)) return CLSTM_NO_MEMORY;
         if (m->blas.sgemm && !clstm_blas_pack(&m->memory, &cell->gates, &cell->blas))
             return CLSTM_NO_MEMORY;
-        const struct matrix project = {.n_gates = 1, .n_out = n_out, .n_x = n_hidden,
+        const struct matrix project = {.n_gates = 1,
+                                       .n_out = n_out,
+                                       .n_x = n_hidden,
                                        .w = n_proj ? clstm_tensor(w, rec, next++) : NULL};
         if (n_proj && !clstm_pack(&m->memory, &project, &cell->project)) return CLSTM_NO_MEMORY;
     }
@@ -102,7 +104,9 @@ static clstm_status make_linear(struct clstm_model *m, const struct weights *w, 
                                 struct panels *out)
 {
     const struct op_record *rec = &w->ops[i], *after = foldable(w, i);
-    struct matrix matrix = {.n_gates = 1, .n_out = rec->dims[1], .n_x = rec->dims[0],
+    struct matrix matrix = {.n_gates = 1,
+                            .n_out = rec->dims[1],
+                            .n_x = rec->dims[0],
                             .w = clstm_tensor(w, rec, 0),
                             .b1 = rec->flags & FLAG_BIAS ? clstm_tensor(w, rec, 1) : NULL};
     struct affine a = {0};
@@ -262,7 +266,7 @@ static clstm_status build(struct clstm_model *m, const struct weights *w, char *
     clstm_status status = clstm_weights_check(w, m->widths, err);
     for (size_t i = 0; status == CLSTM_OK && i < m->n_ops; i++) status = make_op(m, w, i);
     if (status == CLSTM_OK) status = make_initial(m, w);
-    m->run_rows = clstm_run_rows(m);
+    if (status == CLSTM_OK) m->run_rows = clstm_run_rows(m);
     return status;
 }
 

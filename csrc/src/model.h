@@ -59,15 +59,15 @@ struct op {
 struct clstm_model {
     struct arena memory; /* all below */
     const struct kernels *kernels;
-    struct blas blas;    /* closed unless gemm=blas */
+    struct blas blas; /* closed unless gemm=blas */
     struct op *ops;
     size_t n_ops;
-    size_t *widths;      /* [n_ops + 1]: features of each slot                         */
-    size_t n_tokens;     /* num_embeddings, 0 for no tokens                            */
-    size_t state_size;   /* floats, logical                                            */
-    size_t state_row;    /* floats, padded                                             */
-    float *initial;      /* [state_row]                                                */
-    size_t run_rows;     /* steps that a stream takes at once in clstm_run             */
+    size_t *widths;    /* [n_ops + 1]: features of each slot                         */
+    size_t n_tokens;   /* num_embeddings, 0 for no tokens                            */
+    size_t state_size; /* floats, logical                                            */
+    size_t state_row;  /* floats, padded                                             */
+    float *initial;    /* [state_row]                                                */
+    size_t run_rows;   /* steps that a stream takes at once in clstm_run             */
     int bidirectional;
 };
 

@@ -41,8 +41,13 @@ static void step_rows(const clstm_model *m, const struct lstm_cell *cell, struct
                       size_t n, struct values total, const struct values *x, struct values out)
 {
     const int project = cell->project.n_blocks > 0;
-    struct lstm_rows rows = {.n = n, .total = total.at, .total_stride = total.stride, .h = f->h,
-                             .c = f->c, .out = out, .backward = (f->turn + t) & 1};
+    struct lstm_rows rows = {.n = n,
+                             .total = total.at,
+                             .total_stride = total.stride,
+                             .h = f->h,
+                             .c = f->c,
+                             .out = out,
+                             .backward = (f->turn + t) & 1};
     if (project) rows.out = (struct values){f->unprojected, padded(cell->n_hidden)};
     if (x) rows.x = x->at, rows.x_stride = x->stride;
     if (m->blas.sgemm && n > 1) {

@@ -48,7 +48,8 @@ static void sort(size_t *order, size_t *spare, size_t n, const clstm_batch *b)
     sort(order + half, spare, n - half, b);
     memcpy(spare, order, half * sizeof *order);
     for (size_t i = 0, j = half, k = 0; i < half; k++)
-        order[k] = j < n && length_of(b, order[j]) > length_of(b, spare[i]) ? order[j++] : spare[i++];
+        order[k] =
+            j < n && length_of(b, order[j]) > length_of(b, spare[i]) ? order[j++] : spare[i++];
 }
 
 /* Rows of steps t0 ... t0 + n_steps - 1 from the caller's arrays. */
@@ -79,7 +80,7 @@ static void scatter(const clstm_model *m, const clstm_batch *b, const struct wor
 static void run(const clstm_model *m, const clstm_batch *b, size_t steps, struct work *w)
 {
     for (size_t i = 0; i < b->n_batch; i++) w->order[i] = i;
-    sort(w->order, (size_t *)(void *)w->state, b->n_batch, b);
+    if (b->lengths) sort(w->order, (size_t *)(void *)w->state, b->n_batch, b);
     for (size_t r = 0; r < b->n_batch; r++) {
         w->state[r] = w->states + r * m->state_row;
         memcpy(w->state[r], m->initial, m->state_row * sizeof *w->states);

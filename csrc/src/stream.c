@@ -31,8 +31,7 @@ size_t clstm_stream_bytes(const clstm_model *m)
     return counter.used + CACHE_LINE - 1; /* to align whatever memory comes */
 }
 
-clstm_status clstm_stream_init(void *memory, size_t bytes, const clstm_model *m,
-                               clstm_stream **out)
+clstm_status clstm_stream_init(void *memory, size_t bytes, const clstm_model *m, clstm_stream **out)
 {
     if (m->bidirectional) return CLSTM_UNSUPPORTED;
     if (!memory || bytes < clstm_stream_bytes(m)) return CLSTM_BAD_ARGUMENT;
@@ -73,14 +72,14 @@ void clstm_stream_copy(clstm_stream *to, const clstm_stream *from)
 }
 
 /* The h rows of all cells of a layer, then the c rows; copies between them and a row. */
-#define EACH_STATE(m, copy)                                                  \
-    for (size_t i = 0; i < (m)->n_ops; i++) {                                \
-        const struct op *op = &(m)->ops[i];                                  \
-        if (op->action != RUN_LSTM) continue;                                \
-        const size_t n_cells = op->lstm.n_layers * op->lstm.n_directions;    \
-        const struct lstm_cell *cells = op->lstm.cells;                      \
-        for (size_t j = 0; j < n_cells; j++) copy(cells[j].h_at, cells[j].n_out);    \
-        for (size_t j = 0; j < n_cells; j++) copy(cells[j].c_at, cells[j].n_hidden); \
+#define EACH_STATE(m, copy)                                                                        \
+    for (size_t i = 0; i < (m)->n_ops; i++) {                                                      \
+        const struct op *op = &(m)->ops[i];                                                        \
+        if (op->action != RUN_LSTM) continue;                                                      \
+        const size_t n_cells = op->lstm.n_layers * op->lstm.n_directions;                          \
+        const struct lstm_cell *cells = op->lstm.cells;                                            \
+        for (size_t j = 0; j < n_cells; j++) copy(cells[j].h_at, cells[j].n_out);                  \
+        for (size_t j = 0; j < n_cells; j++) copy(cells[j].c_at, cells[j].n_hidden);               \
     }
 
 void clstm_state_load(const clstm_model *m, float *row, const float *logical)

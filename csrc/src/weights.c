@@ -138,13 +138,23 @@ static size_t check_op(struct check *c, size_t width)
     case OP_SOFTPLUS:
         if (!(p[0] > 0) || isnan(p[1])) bad(c, "beta must be positive");
         return width;
-    case OP_IDENTITY: case OP_DROPOUT: case OP_RELU: case OP_RELU6: case OP_LEAKY_RELU:
-    case OP_ELU: case OP_TANH: case OP_SIGMOID: case OP_GELU: case OP_GELU_TANH: case OP_SILU:
-    case OP_SOFTMAX: case OP_LOG_SOFTMAX: return width;
+    case OP_IDENTITY:
+    case OP_DROPOUT:
+    case OP_RELU:
+    case OP_RELU6:
+    case OP_LEAKY_RELU:
+    case OP_ELU:
+    case OP_TANH:
+    case OP_SIGMOID:
+    case OP_GELU:
+    case OP_GELU_TANH:
+    case OP_SILU:
+    case OP_SOFTMAX:
+    case OP_LOG_SOFTMAX: return width;
     }
-    c->status = clstm_fail(c->err, CLSTM_UNSUPPORTED,
-                           "layer %zu is of kind %u, which this version does not know", c->index,
-                           op->kind);
+    c->status =
+        clstm_fail(c->err, CLSTM_UNSUPPORTED,
+                   "layer %zu is of kind %u, which this version does not know", c->index, op->kind);
     return 0;
 }
 

@@ -39,10 +39,10 @@ enum op_kind {
 enum op_flag {
     FLAG_BATCH_FIRST = 1,
     FLAG_BIDIRECTIONAL = 2,
-    FLAG_CELL = 4,   /* an LSTMCell: no layer axis in the state */
-    FLAG_BIAS = 8,   /* the layer has its bias tensors          */
+    FLAG_CELL = 4, /* an LSTMCell: no layer axis in the state */
+    FLAG_BIAS = 8, /* the layer has its bias tensors          */
     FLAG_WEIGHT = 16,
-    FLAG_H0 = 32,    /* learned initial states                  */
+    FLAG_H0 = 32, /* learned initial states                  */
     FLAG_C0 = 64
 };
 

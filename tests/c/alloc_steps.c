@@ -24,7 +24,8 @@ struct buffers {
 };
 
 /* Every HOT function that a model of floats has. */
-static void work(clstm_stream *s, clstm_stream *other, const struct buffers *b, size_t n_in, long steps)
+static void work(clstm_stream *s, clstm_stream *other, const struct buffers *b, size_t n_in,
+                 long steps)
 {
     for (long i = 0; i < steps; i++) {
         b->x[(size_t)i % n_in] = (float)(i % 7) * 0.25f - 0.75f;
@@ -44,7 +45,8 @@ int main(int argc, char **argv)
     clstm_model *model = NULL;
     clstm_stream *s = NULL, *other = NULL;
     if (argc < 3 || clstm_model_load(argv[1], NULL, &model, err) != CLSTM_OK ||
-        clstm_stream_create(model, &s) != CLSTM_OK || clstm_stream_create(model, &other) != CLSTM_OK)
+        clstm_stream_create(model, &s) != CLSTM_OK ||
+        clstm_stream_create(model, &other) != CLSTM_OK)
         return fprintf(stderr, "alloc_steps: %s\n", err), 2;
     const size_t n_in = clstm_input_size(model);
     const struct buffers b = {calloc(100 * n_in, sizeof(float)),
@@ -58,14 +60,16 @@ int main(int argc, char **argv)
         work(s, other, &b, n_in, steps);
         syscall(SYS_exit, 0); /* the C library's exit asks for more */
     }
-    if (!&count_alloc_armed) return fprintf(stderr, "alloc_steps: count_alloc is not preloaded\n"), 2;
+    if (!&count_alloc_armed)
+        return fprintf(stderr, "alloc_steps: count_alloc is not preloaded\n"), 2;
     count_alloc_armed = 1;
     void *volatile memory = malloc(100); /* that the counter counts; volatile, or it is removed */
     free(memory);
     const long one = count_alloc_total;
     work(s, other, &b, n_in, steps);
     count_alloc_armed = 0;
-    printf("%ld steps: %ld allocations (and %ld of our own)\n", steps, count_alloc_total - one, one);
+    printf("%ld steps: %ld allocations (and %ld of our own)\n", steps, count_alloc_total - one,
+           one);
     clstm_stream_free(s);
     clstm_stream_free(other);
     clstm_model_free(model);

@@ -18,8 +18,9 @@ typedef int32_t blas_int;
 
 long blas_shim_calls;
 
-void SGEMM(int order, int transpose_a, int transpose_b, blas_int m, blas_int n, blas_int k, float alpha,
-           const float *a, blas_int lda, const float *b, blas_int ldb, float beta, float *c, blas_int ldc)
+void SGEMM(int order, int transpose_a, int transpose_b, blas_int m, blas_int n, blas_int k,
+           float alpha, const float *a, blas_int lda, const float *b, blas_int ldb, float beta,
+           float *c, blas_int ldc)
 {
     blas_shim_calls++;
     if (order != 101 || transpose_a != 111 || transpose_b != 111 || lda < k || ldb < n || ldc < n)

@@ -4,6 +4,9 @@
 #ifndef CHECK_H
 #define CHECK_H
 
+#undef malloc /* check_memory.c makes those of csrc/ fail, never the tests' own */
+#undef free
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,17 +26,17 @@ struct rng {
 };
 struct rng rng_seeded(uint64_t seed);
 uint32_t rng_next(struct rng *r);
-size_t rng_below(struct rng *r, size_t n);               /* 0 ... n - 1             */
-size_t rng_between(struct rng *r, size_t low, size_t high); /* both included        */
-float rng_unit(struct rng *r);                           /* [-1, 1) by steps 2^-20  */
-float rng_special(struct rng *r);                        /* NaN, inf, denormal, ... */
+size_t rng_below(struct rng *r, size_t n);                     /* 0 ... n - 1             */
+size_t rng_between(struct rng *r, size_t low, size_t high);    /* both included        */
+float rng_unit(struct rng *r);                                 /* [-1, 1) by steps 2^-20  */
+float rng_special(struct rng *r);                              /* NaN, inf, denormal, ... */
 void rng_fill(struct rng *r, float *x, size_t n, float scale); /* scale a power of 2 */
 
 /* ---- floats ----------------------------------------------------------------------- */
 
 float float_of(uint32_t bits);
-uint32_t bits_of(float x); /* every NaN as 0x7fc00000 */
-int same_bits(const float *a, const float *b, size_t n); /* -0 is not +0 */
+uint32_t bits_of(float x);                                     /* every NaN as 0x7fc00000 */
+int same_bits(const float *a, const float *b, size_t n);       /* -0 is not +0 */
 uint64_t hash_floats(uint64_t hash, const float *x, size_t n); /* FNV-1a over bits_of */
 uint64_t hash_u64(uint64_t hash, uint64_t word);
 #define HASH_START 0xcbf29ce484222325u

@@ -44,8 +44,9 @@ static float *some_rows(struct rng *r, size_t n, size_t width, size_t stride, fl
 /* Values at which something happens: NaN, infinities, zeros, denormals, saturation. */
 static float rare(struct rng *r)
 {
-    static const float list[] = {NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 0x1p-149f, -0x1p-130f,
-                                 0x1p-126f, 0x1p-100f, -0x1p-101f, 88.0f, -88.0f, 104.0f, -104.0f};
+    static const float list[] = {NAN,       INFINITY,   -INFINITY, 0.0f,      -0.0f,
+                                 0x1p-149f, -0x1p-130f, 0x1p-126f, 0x1p-100f, -0x1p-101f,
+                                 88.0f,     -88.0f,     104.0f,    -104.0f};
     return list[rng_below(r, sizeof list / sizeof *list)];
 }
 
@@ -61,14 +62,19 @@ static const float *panel_row(struct values y, size_t r, size_t gates, size_t g,
 
 /* ---- product ---------------------------------------------------------------------- */
 
-static void check_product(struct rng *r, size_t gates, size_t n, size_t n_out, size_t n_x, size_t n_h)
+static void check_product(struct rng *r, size_t gates, size_t n, size_t n_out, size_t n_x,
+                          size_t n_h)
 {
     struct arena memory = {0};
     struct panels p;
     const size_t rows = gates * n_out, x_stride = n_x + rng_below(r, 20);
     const float scale = weight_scale(n_x);
-    const struct matrix m = {.n_gates = gates, .n_out = n_out, .n_x = n_x, .n_h = n_h,
-                             .w = some(r, rows * n_x, scale), .u = some(r, rows * n_h, scale),
+    const struct matrix m = {.n_gates = gates,
+                             .n_out = n_out,
+                             .n_x = n_x,
+                             .n_h = n_h,
+                             .w = some(r, rows * n_x, scale),
+                             .u = some(r, rows * n_h, scale),
                              .b1 = rng_below(r, 3) ? some(r, rows, 1) : NULL,
                              .b2 = rng_below(r, 3) ? some(r, rows, 1) : NULL};
     check(clstm_pack(&memory, &m, &p), "no memory");
@@ -88,10 +94,12 @@ static void check_product(struct rng *r, size_t gates, size_t n, size_t n_out, s
     for (size_t i = 0; i < n; i++)
         for (size_t row = 0; row < rows; row++) {
             const float bias = (m.b1 ? m.b1[row] : 0) + (m.b2 ? m.b2[row] : 0);
-            const struct value v = oracle_sum(bias, n_x, m.w + row * n_x, x + i * x_stride, 0, NULL, NULL);
+            const struct value v =
+                oracle_sum(bias, n_x, m.w + row * n_x, x + i * x_stride, 0, NULL, NULL);
             const float got = *panel_row(first, i, gates, row / n_out, row % n_out);
-            check(within(got, v), "product: %.9g, not %.9g within %.3g (row %zu of %zu, %zu -> %zu)",
-                  (double)got, v.exact, v.bound, i, n, n_x, n_out);
+            check(within(got, v),
+                  "product: %.9g, not %.9g within %.3g (row %zu of %zu, %zu -> %zu)", (double)got,
+                  v.exact, v.bound, i, n, n_x, n_out);
         }
     check(guards_whole(), "product wrote outside its rows");
     clstm_arena_free(&memory);
@@ -107,8 +115,8 @@ struct lstm_case {
     size_t n, x_stride, n_padded;
     int backward;
     const float *x;
-    const float **h;    /* [n] rows that lie anywhere */
-    const float *c;     /* [n][n_padded] before the step */
+    const float **h;     /* [n] rows that lie anywhere */
+    const float *c;      /* [n][n_padded] before the step */
     struct values total; /* [n], arbitrary, for FROM_TOTALS */
 };
 
@@ -122,8 +130,13 @@ static void step(const struct lstm_case *t, const struct kernels *k, enum form f
         memcpy(c[i], t->c + (from + i) * t->n_padded, t->n_padded * sizeof **c);
     }
     struct values z = {NULL, t->panels.n_blocks * 4 * UNITS};
-    struct lstm_rows rows = {.n = n, .total = t->panels.bias, .x = t->x + from * t->x_stride,
-                             .x_stride = t->x_stride, .h = t->h + from, .c = c, .out = h_next,
+    struct lstm_rows rows = {.n = n,
+                             .total = t->panels.bias,
+                             .x = t->x + from * t->x_stride,
+                             .x_stride = t->x_stride,
+                             .h = t->h + from,
+                             .c = c,
+                             .out = h_next,
                              .backward = t->backward ^ (from & 1)};
     rows.out.at += from * h_next.stride;
     if (form == FROM_PRODUCT) {
@@ -164,11 +177,15 @@ static void check_against_oracle(const struct lstm_case *t, enum form form, cons
         oracle_finish(n, z, t->c + i * t->n_padded, c_next, h_next);
         for (size_t j = 0; j < n; j++) {
             const float got_c = c[i * t->n_padded + j], got_h = h.at[i * h.stride + j];
-            check(within(got_c, c_next[j]), "lstm: c %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
-                  (double)got_c, c_next[j].exact, c_next[j].bound, i, t->n, t->cell.n_x, t->cell.n_h, n);
+            check(within(got_c, c_next[j]),
+                  "lstm: c %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
+                  (double)got_c, c_next[j].exact, c_next[j].bound, i, t->n, t->cell.n_x,
+                  t->cell.n_h, n);
             check(is_flushed(got_c) && is_flushed(got_h), "lstm: a state below 2^-100 is not 0");
-            check(within(got_h, h_next[j]), "lstm: h %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
-                  (double)got_h, h_next[j].exact, h_next[j].bound, i, t->n, t->cell.n_x, t->cell.n_h, n);
+            check(within(got_h, h_next[j]),
+                  "lstm: h %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
+                  (double)got_h, h_next[j].exact, h_next[j].bound, i, t->n, t->cell.n_x,
+                  t->cell.n_h, n);
         }
     }
     free(z);
@@ -198,8 +215,9 @@ static void check_forms(const struct lstm_case *t, struct rng *r)
             for (size_t i = 0; i < t->n; i++)
                 check(same_bits(c + i * t->n_padded, first_c[like] + i * t->n_padded, n) &&
                           same_bits(h.at + i * stride, first_h[like].at + i * stride, n),
-                      "%s lstm: form %d %s: not the first bits (row %zu of %zu, %zu, %zu -> %zu)", k->name,
-                      form, s % 2 ? "alone" : "together", i, t->n, t->cell.n_x, t->cell.n_h, n);
+                      "%s lstm: form %d %s: not the first bits (row %zu of %zu, %zu, %zu -> %zu)",
+                      k->name, form, s % 2 ? "alone" : "together", i, t->n, t->cell.n_x,
+                      t->cell.n_h, n);
         }
 }
 
@@ -210,10 +228,21 @@ static void check_lstm(struct rng *r, size_t n, size_t n_x, size_t n_h, size_t n
     const float scale = weight_scale(n_x + n_h);
     struct lstm_case t = {.n = n, .x_stride = n_x + rng_below(r, 20), .n_padded = padded(n_hidden)};
     const int bias = rng_below(r, 3) > 0;
-    t.cell = (struct cell){n_x, n_h, n_hidden, some(r, rows * n_x, scale), some(r, rows * n_h, scale),
-                           bias ? some(r, rows, 1) : NULL, bias ? some(r, rows, 1) : NULL};
-    const struct matrix m = {.n_gates = 4, .n_out = n_hidden, .n_x = n_x, .n_h = n_h,
-                             .w = t.cell.w, .u = t.cell.u, .b1 = t.cell.b1, .b2 = t.cell.b2};
+    t.cell = (struct cell){n_x,
+                           n_h,
+                           n_hidden,
+                           some(r, rows * n_x, scale),
+                           some(r, rows * n_h, scale),
+                           bias ? some(r, rows, 1) : NULL,
+                           bias ? some(r, rows, 1) : NULL};
+    const struct matrix m = {.n_gates = 4,
+                             .n_out = n_hidden,
+                             .n_x = n_x,
+                             .n_h = n_h,
+                             .w = t.cell.w,
+                             .u = t.cell.u,
+                             .b1 = t.cell.b1,
+                             .b2 = t.cell.b2};
     check(clstm_pack(&memory, &m, &t.panels), "no memory");
     float *x = some_rows(r, n, n_x, t.x_stride, 2), *c = some_rows(r, n, n_hidden, t.n_padded, 1);
     const size_t h_stride = n_h + rng_below(r, 20), wide = t.panels.n_blocks * 4 * UNITS;
@@ -245,33 +274,37 @@ static void check_lstm(struct rng *r, size_t n, size_t n_x, size_t n_h, size_t n
 
 /* ---- map and norm ----------------------------------------------------------------- */
 
-static const char *const map_names[] = {"affine", "clamp", "leaky", "elu", "flush", "tanh", "sigmoid",
-                                        "gelu", "gelu_tanh", "silu", "softplus"};
+static const char *const map_names[] = {"affine",  "clamp", "leaky",     "elu",  "flush",   "tanh",
+                                        "sigmoid", "gelu",  "gelu_tanh", "silu", "softplus"};
 
 static void check_map(struct rng *r, enum map_kind kind, size_t n, float scale)
 {
-    float p[2] = {0, 0}, *x = some(r, n, scale), *a = some(r, n, 2), *b = some(r, n, 2), *first = NULL;
+    float p[2] = {0, 0}, *x = some(r, n, scale), *a = some(r, n, 2), *b = some(r, n, 2),
+          *first = NULL;
     if (kind == MAP_CLAMP) p[0] = -0.5f, p[1] = rng_below(r, 2) ? INFINITY : 0.75f;
     if (kind == MAP_ELU) p[0] = rng_below(r, 2) ? 1.0f : 0.3f;
-    if (kind == MAP_SOFTPLUS) p[0] = rng_below(r, 2) ? 1.0f : 2.5f, p[1] = rng_below(r, 2) ? 20.0f : 1.0f;
+    if (kind == MAP_SOFTPLUS)
+        p[0] = rng_below(r, 2) ? 1.0f : 2.5f, p[1] = rng_below(r, 2) ? 20.0f : 1.0f;
     for (size_t i = 0; i < n; i++)
         if (rng_below(r, 8) == 0) x[i] = rare(r);
     for (size_t s = 0; s < n_sets; s++) {
         float *y = guarded(n, rng_below(r, 16));
         sets[s]->map(kind, n, x, y, a, b, p);
         if (s == 0) first = y;
-        check(same_bits(y, first, n), "%s %s: not the bits of %s", sets[s]->name, map_names[kind], sets[0]->name);
+        check(same_bits(y, first, n), "%s %s: not the bits of %s", sets[s]->name, map_names[kind],
+              sets[0]->name);
         if (s == 0) { /* and in place */
             float *both = guarded(n, 5);
             memcpy(both, x, n * sizeof *x);
             sets[s]->map(kind, n, both, both, a, b, p);
-            check(same_bits(both, first, n), "%s %s: other bits in place", sets[s]->name, map_names[kind]);
+            check(same_bits(both, first, n), "%s %s: other bits in place", sets[s]->name,
+                  map_names[kind]);
         }
     }
     for (size_t i = 0; i < n; i++) {
         const struct value v = oracle_map(kind, x[i], a[i], b[i], p);
-        check(within(first[i], v), "%s(%.9g) = %.9g, not %.9g within %.3g", map_names[kind], (double)x[i],
-              (double)first[i], v.exact, v.bound);
+        check(within(first[i], v), "%s(%.9g) = %.9g, not %.9g within %.3g", map_names[kind],
+              (double)x[i], (double)first[i], v.exact, v.bound);
     }
     check(guards_whole(), "map wrote outside its row");
 }
@@ -285,13 +318,15 @@ static void check_lanes(enum map_kind kind)
     for (size_t lane = 0; lane < 2 * UNITS; lane++)
         for (size_t v = 0; v < sizeof rares / sizeof *rares; v++)
             for (size_t s = 0; s < n_sets; s++) {
-                for (size_t i = 0; i < 2 * UNITS; i++) x[i] = (float)i * 0.25f - 4, a[i] = 0.5f, b[i] = 0.25f;
+                for (size_t i = 0; i < 2 * UNITS; i++)
+                    x[i] = (float)i * 0.25f - 4, a[i] = 0.5f, b[i] = 0.25f;
                 x[lane] = rares[v];
                 sets[s]->map(kind, 2 * UNITS, x, y, a, b, p);
                 int ok = 1;
                 for (size_t i = 0; i < 2 * UNITS; i++)
                     ok &= within(y[i], oracle_map(kind, x[i], a[i], b[i], p));
-                check(ok, "%s %s: %g in lane %zu", sets[s]->name, map_names[kind], (double)rares[v], lane);
+                check(ok, "%s %s: %g in lane %zu", sets[s]->name, map_names[kind], (double)rares[v],
+                      lane);
             }
 }
 
@@ -307,7 +342,8 @@ static void check_monotone(enum map_kind kind, float low, float high)
             long fallen = 0;
             float last = (float)(-2 * sign);
             for (float at = low; at < high;) {
-                for (size_t i = 0; i < MANY; i++, at = nextafterf(at, INFINITY)) x[i] = (float)sign * at;
+                for (size_t i = 0; i < MANY; i++, at = nextafterf(at, INFINITY))
+                    x[i] = (float)sign * at;
                 sets[s]->map(kind, MANY, x, y, NULL, NULL, p);
                 for (size_t i = 0; i < MANY; i++) {
                     fallen += sign > 0 ? y[i] < last : y[i] > last;
@@ -335,11 +371,12 @@ static void check_norm(struct rng *r, enum norm_kind kind, size_t n, float scale
         float *y = guarded(wide, rng_below(r, 16));
         sets[s]->norm(kind, n, x, y, weight, bias, eps);
         if (s == 0) first = y;
-        check(same_bits(y, first, n), "%s norm %d of %zu: not the bits of %s", sets[s]->name, kind, n, sets[0]->name);
+        check(same_bits(y, first, n), "%s norm %d of %zu: not the bits of %s", sets[s]->name, kind,
+              n, sets[0]->name);
     }
     for (size_t i = 0; i < n; i++)
-        check(within(first[i], expected[i]), "norm %d: %.9g, not %.9g within %.3g (%zu of %zu)", kind,
-              (double)first[i], expected[i].exact, expected[i].bound, i, n);
+        check(within(first[i], expected[i]), "norm %d: %.9g, not %.9g within %.3g (%zu of %zu)",
+              kind, (double)first[i], expected[i].exact, expected[i].bound, i, n);
     free(expected);
     check(guards_whole(), "norm wrote outside its row");
 }
@@ -351,7 +388,8 @@ static void choose_sets(int argc, char **argv)
     const struct kernels *const all[] = {
         &clstm_kernels_scalar,
 #if defined(__x86_64__)
-        &clstm_kernels_avx2, &clstm_kernels_avx512,
+        &clstm_kernels_avx2,
+        &clstm_kernels_avx512,
 #elif defined(__aarch64__)
         &clstm_kernels_neon,
 #endif
@@ -361,7 +399,8 @@ static void choose_sets(int argc, char **argv)
         for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], all[i]->name);
         if (!wanted) continue;
         if (clstm_cpu_has(all[i]->needs)) sets[n_sets++] = all[i];
-        printf("%s: %s\n", all[i]->name, clstm_cpu_has(all[i]->needs) ? "checked" : "not run, no such CPU");
+        printf("%s: %s\n", all[i]->name,
+               clstm_cpu_has(all[i]->needs) ? "checked" : "not run, no such CPU");
     }
 }
 
@@ -380,11 +419,13 @@ int main(int argc, char **argv)
         check_lstm(&r, n, n % 7 ? 5 : 65, n % 5 ? 18 : 70, n % 5 ? 18 : 70);
     }
     for (size_t i = 0; i < N_EDGES; i++) {
-        check_lstm(&r, 1 + i % 3, edges[i], edges[(i * 4 + 1) % N_EDGES], edges[(i * 4 + 1) % N_EDGES]);
+        check_lstm(&r, 1 + i % 3, edges[i], edges[(i * 4 + 1) % N_EDGES],
+                   edges[(i * 4 + 1) % N_EDGES]);
         check_lstm(&r, 1 + i % 2 * 6, 3, edges[i], 130); /* a projection: h is narrower than c */
     }
     for (int i = 0; i < 30; i++) {
-        const size_t n_hidden = some_size(&r), n_h = rng_below(&r, 3) ? n_hidden : rng_between(&r, 1, n_hidden);
+        const size_t n_hidden = some_size(&r),
+                     n_h = rng_below(&r, 3) ? n_hidden : rng_between(&r, 1, n_hidden);
         const size_t n_x = some_size(&r), n = rng_between(&r, 1, 8);
         check_lstm(&r, n, n_x, n_h, n_hidden);
         check_product(&r, i % 2 ? 4 : 1, n, n_hidden, n_x, n_h);

@@ -62,6 +62,7 @@ void *sbrk(intptr_t more)
 {
     count();
     char *end = (char *)syscall(SYS_brk, 0);
-    if (more && syscall(SYS_brk, end + more) != (long)(intptr_t)(end + more)) return errno = ENOMEM, (void *)-1;
+    if (more && syscall(SYS_brk, end + more) != (long)(intptr_t)(end + more))
+        return errno = ENOMEM, (void *)-1;
     return end;
 }

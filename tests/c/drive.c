@@ -13,17 +13,17 @@ struct trial {
     const clstm_model *model;
     struct rng rng;
     size_t n_in, n_out, n_state, n_tokens, n_steps, n_batch;
-    size_t *length;                  /* [n_batch] */
-    float *x;                        /* [n_batch][n_steps][n_in]; NULL for tokens */
-    int64_t *tokens;                 /* [n_batch][n_steps]; NULL for floats */
-    float *state, *end, *y;          /* [n_batch][n_state], the same, [n_batch][n_steps][n_out] */
+    size_t *length;         /* [n_batch] */
+    float *x;               /* [n_batch][n_steps][n_in]; NULL for tokens */
+    int64_t *tokens;        /* [n_batch][n_steps]; NULL for floats */
+    float *state, *end, *y; /* [n_batch][n_state], the same, [n_batch][n_steps][n_out] */
 };
 
-#define CALL(t, call)                                      \
-    do {                                                   \
-        if ((t)->d->enter) (t)->d->enter((t)->d->context); \
-        call;                                              \
-        if ((t)->d->leave) (t)->d->leave((t)->d->context); \
+#define CALL(t, call)                                                                              \
+    do {                                                                                           \
+        if ((t)->d->enter) (t)->d->enter((t)->d->context);                                         \
+        call;                                                                                      \
+        if ((t)->d->leave) (t)->d->leave((t)->d->context);                                         \
     } while (0)
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -33,7 +33,8 @@ static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static void choose_sizes(struct trial *t)
 {
     const size_t cost = clstm_model_bytes(t->model) / sizeof(float), rows = t->d->work / cost;
-    const size_t many = least(rows < 4 ? 4 : rows, 700), widest = many < t->d->rows ? t->d->rows : many;
+    const size_t many = least(rows < 4 ? 4 : rows, 700),
+                 widest = many < t->d->rows ? t->d->rows : many;
     t->n_batch = rng_between(&t->rng, 2, least(widest / 2, 40));
     t->n_steps = widest / t->n_batch;
     if (rng_below(&t->rng, 4) == 0) { /* long and narrow */
@@ -155,7 +156,8 @@ static void in_chunks(struct trial *t, clstm_stream *s, clstm_stream *other, siz
     for (size_t done = 0; done < n;) {
         const size_t count = rng_between(&t->rng, 0, n - done);
         if (t->n_tokens)
-            CALL(t, clstm_run_tokens(s, count, t->tokens + b * t->n_steps + done, y + done * t->n_out));
+            CALL(t, clstm_run_tokens(s, count, t->tokens + b * t->n_steps + done,
+                                     y + done * t->n_out));
         else CALL(t, clstm_run(s, count, x + done * t->n_in, y + done * t->n_out));
         done += count;
         if (rng_below(&t->rng, 2)) {
@@ -246,8 +248,14 @@ static void from_the_start(struct trial *t, clstm_stream *s)
     const size_t n = t->length[0], x_step = t->n_tokens ? 1 : t->n_in;
     float *y = guarded(n * t->n_out, 1), *again = guarded(n * t->n_out, 2);
     float *end = guarded(t->n_state, 3), *end_again = guarded(t->n_state, 4);
-    clstm_batch batch = {.n_steps = n, .n_batch = 1, .x = t->x, .tokens = t->tokens, .y = y,
-                         .x_step = x_step, .y_step = t->n_out, .state_out = end};
+    clstm_batch batch = {.n_steps = n,
+                         .n_batch = 1,
+                         .x = t->x,
+                         .tokens = t->tokens,
+                         .y = y,
+                         .x_step = x_step,
+                         .y_step = t->n_out,
+                         .state_out = end};
     check(sequence(t, &batch) == CLSTM_OK, "clstm_sequence refused a sequence");
     CALL(t, clstm_reset(s));
     if (t->n_tokens) CALL(t, clstm_run_tokens(s, n, t->tokens, again));

@@ -8,9 +8,9 @@
 
 struct drive {
     const char *kernel;
-    uint64_t seed;   /* of inputs, states, chunks, neighbours                        */
-    size_t work;     /* multiply-adds to spend on one way; decides steps and batch   */
-    size_t rows;     /* but at least so many rows                                    */
+    uint64_t seed; /* of inputs, states, chunks, neighbours                        */
+    size_t work;   /* multiply-adds to spend on one way; decides steps and batch   */
+    size_t rows;   /* but at least so many rows                                    */
     void (*enter)(void *), (*leave)(void *); /* around every call into clstm, or NULL */
     void *context;
 };

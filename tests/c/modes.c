@@ -22,7 +22,8 @@ static size_t list_modes(uint64_t *out)
     for (unsigned rounding = 0; rounding < 4; rounding++)
         for (unsigned flush = 0; flush < 4; flush++) /* FTZ bit 15, DAZ bit 6 */
             for (unsigned mask = 0; mask < 2; mask++)
-                out[n++] = (mask ? 0 : 0x1f80u) | rounding << 13 | (flush & 1) << 15 | (flush >> 1) << 6;
+                out[n++] =
+                    (mask ? 0 : 0x1f80u) | rounding << 13 | (flush & 1) << 15 | (flush >> 1) << 6;
     return n;
 }
 #elif defined(__aarch64__)
@@ -79,7 +80,8 @@ int main(int argc, char **argv)
                       kernel, i, (unsigned long long)modes[m]);
             }
         }
-        check(n_changed == 0, "%s: control bits not found as they were, %ld times", kernel, n_changed);
+        check(n_changed == 0, "%s: control bits not found as they were, %ld times", kernel,
+              n_changed);
         printf("%s: %zu modes of the caller\n", kernel, n_modes);
     }
     free(pack.data);

@@ -4,9 +4,9 @@
 #include <float.h>
 #include <math.h>
 
-#define U 0x1p-24          /* half the spacing of float32 at 1 */
-#define TINY 0x1p-149      /* its least number */
-#define FLUSH 0x1p-100     /* states below it become 0 */
+#define U 0x1p-24           /* half the spacing of float32 at 1 */
+#define TINY 0x1p-149       /* its least number */
+#define FLUSH 0x1p-100      /* states below it become 0 */
 #define SLACK (1 + 0x1p-20) /* the roundings of double in here */
 
 /* DESIGN.md 6.1 and 6.4; the others were measured over all inputs of check_kernels and are
@@ -94,7 +94,8 @@ static struct value product(struct value a, struct value b)
 {
     const double exact = a.exact * b.exact;
     if (!isfinite(exact)) return (struct value){exact, 0};
-    return (struct value){exact, fabs(a.exact) * b.bound + fabs(b.exact) * a.bound + a.bound * b.bound};
+    return (struct value){exact,
+                          fabs(a.exact) * b.bound + fabs(b.exact) * a.bound + a.bound * b.bound};
 }
 
 static struct value rounded(struct value v)
@@ -195,7 +196,8 @@ static void layer_norm(size_t n, const float *x, const float *weight, const floa
         bound += U * (fabs(y) + bound);
         struct value v = {y, bound};
         if (weight) {
-            v = (struct value){y * weight[i] + (bias ? bias[i] : 0), bound * fabs((double)weight[i])};
+            v = (struct value){y * weight[i] + (bias ? bias[i] : 0),
+                               bound * fabs((double)weight[i])};
             v.bound += U * (fabs(v.exact) + v.bound);
         }
         v.bound = isfinite(v.exact) ? v.bound * (1 + 0x1p-10) + TINY : 0; /* second order */

@@ -36,10 +36,7 @@ static double ulp(double exact)
     return ldexp(1.0, e - 24 < -149 ? -149 : e - 24);
 }
 
-static double exact_sigmoid(double x)
-{
-    return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x));
-}
+static double exact_sigmoid(double x) { return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x)); }
 
 static int failures;
 static void fail(const char *what, float x, float y)
@@ -81,7 +78,8 @@ static double sweep(const struct kernels *k, enum map_kind kind, uint64_t stride
             if (!(error <= worst)) worst = error, at = x[j];
             if (y[j] < last) fail("not monotone", x[j], y[j]);
             last = y[j];
-            if (kind == MAP_TANH && memcmp(&(float){-odd[j]}, &y[j], 4)) fail("not odd", x[j], y[j]);
+            if (kind == MAP_TANH && memcmp(&(float){-odd[j]}, &y[j], 4))
+                fail("not odd", x[j], y[j]);
         }
     }
     printf("%s %s: %.4f ulp at %a\n", k->name, kind == MAP_TANH ? "tanh" : "sigmoid", worst, at);
@@ -98,16 +96,19 @@ int main(int argc, char **argv)
     const struct kernels *const sets[] = {
         &clstm_kernels_scalar,
 #if defined(__x86_64__)
-        &clstm_kernels_avx2, &clstm_kernels_avx512,
+        &clstm_kernels_avx2,
+        &clstm_kernels_avx512,
 #elif defined(__aarch64__)
         &clstm_kernels_neon,
 #endif
     };
     if (argc < 3) return fprintf(stderr, "usage: sweep_activations KERNEL STRIDE [PHASE]\n"), 2;
-    const uint64_t stride = strtoull(argv[2], NULL, 10), phase = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    const uint64_t stride = strtoull(argv[2], NULL, 10),
+                   phase = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (strcmp(sets[i]->name, argv[1])) continue;
-        if (!clstm_cpu_has(sets[i]->needs)) return printf("%s: not run, no such CPU\n", argv[1]), 77;
+        if (!clstm_cpu_has(sets[i]->needs))
+            return printf("%s: not run, no such CPU\n", argv[1]), 77;
         if (sweep(sets[i], MAP_TANH, stride, phase) > TANH_ULP) failures++;
         if (sweep(sets[i], MAP_SIGMOID, stride, phase) > SIGMOID_ULP) failures++;
         return failures != 0;

@@ -68,12 +68,6 @@ def succeed(command, **options):
     return done.stdout
 
 
-def cc_line(out, programs, cc="cc", flags=("-O2",), root=ROOT):
-    """The cc line of API.md, word for word but for these flags in the place of -O2."""
-    files = [str(p) for p in programs]
-    return [cc, *flags, f"-I{root}/csrc/include", *sources(root), *files, *LIBRARIES, "-o", str(out)]
-
-
 class Builder:
     """Programs of tests/c linked with csrc/. Each file is compiled once for a compiler and its
     flags, as many beside each other as there are CPUs."""
@@ -104,7 +98,7 @@ class Builder:
 
     def _compile(self, file, cc, flags):
         name = "".join(c for c in "".join([Path(cc).name, *flags]) if c.isalnum() or c in "-.")
-        out = self.folder / name / (Path(file).stem + ".o")
+        out = self.folder / name / f"{Path(file).parent.name}-{Path(file).stem}.o"
         out.parent.mkdir(parents=True, exist_ok=True)
         succeed([cc, *flags, f"-I{self.root}/csrc/include", "-c", file, "-o", out])
         return out

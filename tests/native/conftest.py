@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import models
 import pytest
+
 from build import Builder
 
 N_MODELS = 1024  # of the digest: line 3 of the issue asks for a thousand

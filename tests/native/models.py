@@ -7,8 +7,8 @@ the core): the core refuses to load it if it computes anything else.
 """
 
 import numpy as np
-import oracle
 
+import oracle
 from clstm import nn, program
 from clstm.formats.container import Image, Record, write_image
 
@@ -71,7 +71,11 @@ class Maker:
         cell, hidden = self.chance(0.15), self.size()
         n_layers = 1 if cell else int(self.rng.choice([1, 1, 2, 3]))
         ends = ["", "_reverse"] if not cell and self.chance(0.25) else [""]
-        proj = int(self.rng.integers(1, hidden)) if not cell and hidden > 1 and self.chance(0.25) else 0
+        proj = (
+            int(self.rng.integers(1, hidden))
+            if not cell and hidden > 1 and self.chance(0.25)
+            else 0
+        )
         out, bias, limit = proj or hidden, self.chance(0.8), hidden**-0.5
         limit *= 4 if self.chance(0.1) else 1
         tensors = {}

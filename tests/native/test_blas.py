@@ -10,18 +10,27 @@ import ctypes
 import os
 import sys
 
-import bounds
-import build
 import numpy as np
 import pytest
-from build import TESTS_C
 
+import bounds
+import build
 import clstm
+from build import TESTS_C
 from clstm import loading
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="not run: libraries are opened by dlopen")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="not run: libraries are opened by dlopen"
+)
 
-SIZES = [(1, 1, 2, 1), (9, 17, 5, 3), (64, 64, 3, 4), (130, 129, 2, 2), (3, 40, 12, 1), (200, 30, 4, 6)]
+SIZES = [
+    (1, 1, 2, 1),
+    (9, 17, 5, 3),
+    (64, 64, 3, 4),
+    (130, 129, 2, 2),
+    (3, 40, 12, 1),
+    (200, 30, 4, 6),
+]
 
 
 @pytest.fixture(scope="module")

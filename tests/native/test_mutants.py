@@ -5,13 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import build
 import models
 import pytest
-from build import ROOT, TESTS_C
 from mutants import MUTANTS
 
+import build
 import clstm
+from build import ROOT, TESTS_C
 
 BEST = clstm.available_kernels()[0]
 CHECKS = {
@@ -59,8 +59,10 @@ def survives(mutant, builder, pack, folder):
     file.write_text(source.replace(mutant.text, mutant.instead))
     objects = {o.result().name: o.result() for o in builder.start(CHECKS[mutant.check])}
     for name in affected(mutant, kernel):
-        out = folder / f"{name.stem}.o"
-        build.succeed(["cc", "-O2", "-w", f"-I{copy}/include", "-c", copy / "src" / name, "-o", out])
+        out = folder / f"{name.parent.name or 'src'}-{name.stem}.o"
+        build.succeed(
+            ["cc", "-O2", "-w", f"-I{copy}/include", "-c", copy / "src" / name, "-o", out]
+        )
         objects[out.name] = out
     program = folder / mutant.check
     build.succeed(["cc", *objects.values(), *build.LIBRARIES, "-o", program])
@@ -84,7 +86,9 @@ def outcomes(request, builder, small_pack, tmp_path_factory):
     params = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = [p.params["mutant"] for p in params if p and "mutant" in p.params]
     return {
-        m.name: builder.pool.submit(survives, m, builder, small_pack, tmp_path_factory.mktemp("mutant"))
+        m.name: builder.pool.submit(
+            survives, m, builder, small_pack, tmp_path_factory.mktemp("mutant")
+        )
         for m in filter(can_run, chosen)
     }
 

@@ -6,29 +6,42 @@ import os
 import re
 import sys
 
-import build
 import numpy as np
 import pytest
-from build import TESTS_C
 
+import build
 import clstm
+from build import TESTS_C
 from clstm import nn
 
 STEPS = 1_000_000
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not run: no LD_PRELOAD here")
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="not run: no LD_PRELOAD here"
+)
 
 
 @pytest.fixture(scope="module")
 def model():
     """Several layers and a head of every action."""
     rng = np.random.default_rng(3)
-    layers = [nn.LayerNorm("n"), nn.LSTM("a"), nn.LSTM("b"), nn.Linear("fc"), nn.GELU(), nn.LogSoftmax()]
+    layers = [
+        nn.LayerNorm("n"),
+        nn.LSTM("a"),
+        nn.LSTM("b"),
+        nn.Linear("fc"),
+        nn.GELU(),
+        nn.LogSoftmax(),
+    ]
 
     def of(*shape):
         return rng.uniform(-0.3, 0.3, shape).astype(np.float32)
 
     weights = {"n.weight": of(9), "n.bias": of(9), "fc.weight": of(5, 7), "fc.bias": of(5)}
-    for prefix, k, n_in, hidden, out in (("a", 0, 9, 17, 17), ("a", 1, 17, 17, 17), ("b", 0, 17, 12, 7)):
+    for prefix, k, n_in, hidden, out in (
+        ("a", 0, 9, 17, 17),
+        ("a", 1, 17, 17, 17),
+        ("b", 0, 17, 12, 7),
+    ):
         weights |= {
             f"{prefix}.weight_ih_l{k}": of(4 * hidden, n_in),
             f"{prefix}.weight_hh_l{k}": of(4 * hidden, out),
@@ -62,7 +75,10 @@ def test_no_allocation_in_c(kernel, builder, file, tmp_path):
 @linux
 @pytest.mark.parametrize("kernel", clstm.available_kernels())
 def test_no_system_call_in_c(kernel, builder, file):
-    done = build.run([builder(("alloc_steps.c",)), file, 100_000, "sealed"], env={**os.environ, "CLSTM_KERNEL": kernel})
+    done = build.run(
+        [builder(("alloc_steps.c",)), file, 100_000, "sealed"],
+        env={**os.environ, "CLSTM_KERNEL": kernel},
+    )
     if done.returncode == 77:
         pytest.skip("not run: no seccomp here")
     assert (done.returncode, done.stdout) == (0, "sealed\n")

@@ -5,8 +5,9 @@ from every rounding and flushing mode of the caller."""
 
 import re
 
-import build
 import pytest
+
+import build
 from build import clang, found, gcc, need
 from conftest import N_MODELS
 
@@ -96,5 +97,7 @@ def test_fast_math_is_refused(tmp_path):
     source = build.ROOT / "csrc/src/kernels/isa_scalar.c"
     include = f"-I{build.ROOT}/csrc/include"
     for tool in filter(None, (gcc(), clang())):
-        done = build.run([tool, "-O2", "-ffast-math", include, "-c", source, "-o", tmp_path / "x.o"])
+        done = build.run(
+            [tool, "-O2", "-ffast-math", include, "-c", source, "-o", tmp_path / "x.o"]
+        )
         assert done.returncode != 0 and "fast-math" in done.stderr

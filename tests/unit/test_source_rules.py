@@ -91,6 +91,8 @@ def test_that_rule_sees_a_product() -> None:
 
 
 def test_nothing_names_a_machine_or_a_host() -> None:
-    words = re.compile("|".join(["/" + "work/", "/" + "root/", "python" + "hosted", "pypi" + r"\.org"]))
+    words = re.compile(
+        "|".join(["/" + "work/", "/" + "root/", "python" + "hosted", "pypi" + r"\.org"])
+    )
     for path in [*OURS, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Makefile"]:
         assert not words.search(text(path)), path

@@ -22,11 +22,11 @@ static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; 
 
 /* One packed matrix, or two side by side that are read for the same sums. */
 struct panels {
-    size_t n_gates;   /* 4 for an LSTM, 1 for a plain matrix                       */
-    size_t n_blocks;  /* of UNITS outputs each                                     */
-    size_t n_x, n_h;  /* inputs of the first and second part; either may be 0      */
-    float *weight;    /* owned: [n_blocks][n_x + n_h][n_gates][UNITS]              */
-    float *bias;      /* owned: [n_blocks][n_gates][UNITS]                         */
+    size_t n_gates;  /* 4 for an LSTM, 1 for a plain matrix                       */
+    size_t n_blocks; /* of UNITS outputs each                                     */
+    size_t n_x, n_h; /* inputs of the first and second part; either may be 0      */
+    float *weight;   /* owned: [n_blocks][n_x + n_h][n_gates][UNITS]              */
+    float *bias;     /* owned: [n_blocks][n_gates][UNITS]                         */
 };
 
 /* Rows of values: row r begins at at[r * stride]. */
@@ -37,16 +37,16 @@ struct values {
 
 /* The rows of one time step of one LSTM cell. */
 struct lstm_rows {
-    size_t n;                 /* rows                                                   */
-    const float *total;       /* [n][total_stride] as product() left them, or the bias  */
-    size_t total_stride;      /* 0: every row starts from the bias                      */
-    const float *x;           /* [n][x_stride], or NULL: x is in the totals already     */
+    size_t n;            /* rows                                                   */
+    const float *total;  /* [n][total_stride] as product() left them, or the bias  */
+    size_t total_stride; /* 0: every row starts from the bias                      */
+    const float *x;      /* [n][x_stride], or NULL: x is in the totals already     */
     size_t x_stride;
-    const float *const *h;    /* [n] rows of the last step, or NULL: in the totals too  */
-    float *const *c;          /* [n] cell states, updated where they lie                */
-    struct values out;        /* [n] new h                                              */
-    int backward;             /* blocks last to first: every other step, so that what the
-                                 cache kept of weights larger than it is read first     */
+    const float *const *h; /* [n] rows of the last step, or NULL: in the totals too  */
+    float *const *c;       /* [n] cell states, updated where they lie                */
+    struct values out;     /* [n] new h                                              */
+    int backward;          /* blocks last to first: every other step, so that what the
+                              cache kept of weights larger than it is read first     */
 };
 
 /* y = f(x), element by element. */

@@ -16,17 +16,18 @@ INLINE vf flush(vf x) { return v_select(v_lt(v_abs(x), v_all(0x1p-100f)), v_all(
  * hundred cycles long, and only neighbours that do not wait for each other hide it. */
 INLINE void finish(size_t n, float (*total)[4 * UNITS], float *const *c, float *const *out)
 {
-    for (size_t j = 0; j < n; j++)
-        UNROLL for (int v = 0; v < UNITS; v += LANES) {
+    for (size_t j = 0; j < n; j++) UNROLL
+        for (int v = 0; v < UNITS; v += LANES) {
             float *gate = total[j] + v;
             const vf i = sigmoid(v_load(gate)), f = sigmoid(v_load(gate + UNITS));
             const vf g = tanh_(v_load(gate + 2 * UNITS)), o = sigmoid(v_load(gate + 3 * UNITS));
             v_store(c[j] + v, flush(v_fma(f, v_load(c[j] + v), v_mul(i, g))));
             v_store(gate + 3 * UNITS, o);
         }
-    for (size_t j = 0; j < n; j++)
-        UNROLL for (int v = 0; v < UNITS; v += LANES)
-            v_store(out[j] + v, flush(v_mul(v_load(total[j] + 3 * UNITS + v), tanh_(v_load(c[j] + v)))));
+    for (size_t j = 0; j < n; j++) UNROLL
+        for (int v = 0; v < UNITS; v += LANES)
+            v_store(out[j] + v,
+                    flush(v_mul(v_load(total[j] + 3 * UNITS + v), tanh_(v_load(c[j] + v)))));
 }
 
 /* Totals of P neighbouring blocks of one row. */
@@ -38,11 +39,14 @@ INLINE void one_row_totals(const int P, const struct panels *p, const struct lst
     UNROLL for (int i = 0; i < P * 4 * NV; i++)
         t[i] = v_load(rows->total + block * 4 * UNITS + i * LANES);
     const float *w[PANELS];
-    UNROLL for (int b = 0; b < P; b++) w[b] = p->weight + (block + b) * n_k * 4 * UNITS;
+    UNROLL for (int b = 0; b < P; b++)
+        w[b] = p->weight + (block + b) * n_k * 4 * UNITS;
     if (rows->x) one_row(P, 4, t, w, p->n_x, rows->x);
-    UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * 4 * UNITS;
+    UNROLL for (int b = 0; b < P; b++)
+        w[b] += p->n_x * 4 * UNITS;
     if (rows->h) one_row(P, 4, t, w, p->n_h, rows->h[0]);
-    UNROLL for (int i = 0; i < P * 4 * NV; i++) v_store(total + i * LANES, t[i]);
+    UNROLL for (int i = 0; i < P * 4 * NV; i++)
+        v_store(total + i * LANES, t[i]);
 }
 
 #define BLOCK_GROUP 8 /* blocks of one row that are finished together */

@@ -9,11 +9,11 @@ INLINE vf clamp(vf x, float low, float high) /* NaN stays; a bound of NaN is ref
 static void map(enum map_kind kind, size_t n, const float *x, float *y, const float *a,
                 const float *b, const float p[2])
 {
-#define EACH(expression)                       \
-    for (size_t i = 0; i < n; i += LANES) {    \
-        const vf v = v_load(x + i);            \
-        v_store(y + i, (expression));          \
-    }                                          \
+#define EACH(expression)                                                                           \
+    for (size_t i = 0; i < n; i += LANES) {                                                        \
+        const vf v = v_load(x + i);                                                                \
+        v_store(y + i, (expression));                                                              \
+    }                                                                                              \
     break
     const vf zero = v_all(0.0f);
     switch (kind) {

@@ -9,7 +9,8 @@
 INLINE vf horner(vf x, const float *c, int n) /* c[0] + c[1] x + ... + c[n-1] x^(n-1) */
 {
     vf y = v_all(c[n - 1]);
-    UNROLL for (int i = n - 2; i >= 0; i--) y = v_fma(y, x, v_all(c[i]));
+    UNROLL for (int i = n - 2; i >= 0; i--)
+        y = v_fma(y, x, v_all(c[i]));
     return y;
 }
 
@@ -35,18 +36,17 @@ INLINE vf exp_negative(vf x) /* exp(x) for x <= 0, denormal results too; 0 below
 }
 
 /* 1/(1+e) for x >= 0 and e/(1+e) for x < 0, where e = exp(-|x|). The quotient alone is not
- * monotone: 1 + e loses the last bits of e, and for e in 1/3 ... 1/2 the loss shows. So
- * the lost part, lo, goes into one Newton correction of the quotient.
+ * monotone: 1 + e loses the last bits of e, and for e in 1/3 ... 1/2 the loss shows. One
+ * Newton correction puts them back: numerator - y is exact, as y is at least half of it.
  * The other way, (1 + tanh(x/2)) / 2, errs by 689 ulp at x = -8. */
 INLINE vf sigmoid(vf x)
 {
     const vf one = v_all(1.0f), zero = v_all(0.0f);
     const vf e = exp_negative(v_sub(zero, v_abs(x)));
-    const vf s = v_add(one, e), lo = v_sub(e, v_sub(s, one));
-    const vf reciprocal = v_div(one, s);
+    const vf reciprocal = v_div(one, v_add(one, e));
     const vf numerator = v_select(v_lt(x, zero), e, one);
-    const vf y = v_mul(numerator, reciprocal);
-    const vf rest = v_fnma(y, lo, v_fnma(y, s, numerator));
+    const vf y = v_fma(numerator, reciprocal, zero); /* not v_mul: y is subtracted next */
+    const vf rest = v_fnma(y, e, v_sub(numerator, y));
     return v_fma(rest, reciprocal, y);
 }
 
@@ -68,7 +68,7 @@ INLINE vf tanh_(vf x)
 
 INLINE vf log_(vf x) /* for x normal and positive, +inf or NaN */
 {
-    static const float c[] = {-0.499999881f, 0.333333224f, -0.250016034f,
+    static const float c[] = {-0.499999881f, 0.333333224f,  -0.250016034f,
                               0.200022072f,  -0.166088715f, 0.141773954f,
                               -0.132399529f, 0.129300937f,  -0.0766009837f}; /* LOG: 0.071 u */
     vf n;
@@ -104,11 +104,11 @@ INLINE vf silu(vf x) /* 0 at -infinity, where the product would be NaN */
  * Phi(-t) = exp(-t^2/2) R(w), w = 1/(1 + t/2), with the rounding of t^2 put back. */
 INLINE vf gelu(vf x)
 {
-    static const float phi[] = {0.398942292f,   -0.0664905831f,  0.00997453928f,
+    static const float phi[] = {0.398942292f,    -0.0664905831f,  0.00997453928f,
                                 -0.00118905387f, 0.000116169016f, -8.61804256e-06f};
-    static const float tail[] = {1.8717385e-06f,  0.199417204f,  0.200075388f,
-                                 0.146515235f,    0.0539225899f, -0.0297329463f,
-                                 -0.29179889f,    0.336401641f,  -0.115585685f};
+    static const float tail[] = {1.8717385e-06f, 0.199417204f,  0.200075388f,
+                                 0.146515235f,   0.0539225899f, -0.0297329463f,
+                                 -0.29179889f,   0.336401641f,  -0.115585685f};
     const vf half = v_all(0.5f), one = v_all(1.0f), zero = v_all(0.0f);
     const vf t = v_min(v_all(14.4f), v_abs(x)), t2 = v_mul(t, t);
     const vf inner = v_fma(x, horner(t2, phi, 6), half);

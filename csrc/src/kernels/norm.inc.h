@@ -9,7 +9,8 @@ enum fold_kind { FOLD_SUM, FOLD_MAX };
 INLINE float fold(enum fold_kind kind, const vf *part)
 {
     float p[UNITS];
-    UNROLL for (int v = 0; v < NV; v++) v_store(p + v * LANES, part[v]);
+    UNROLL for (int v = 0; v < NV; v++)
+        v_store(p + v * LANES, part[v]);
     for (int half = UNITS / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) {
             if (kind == FOLD_SUM) p[i] = p[i] + p[i + half];
@@ -20,30 +21,31 @@ INLINE float fold(enum fold_kind kind, const vf *part)
 
 /* Calls `statement` for every block of UNITS values of x as vf v[NV]; where the row ends
  * inside the block, its pad is `filler`, which changes no fold. */
-#define EACH_BLOCK(x, n, filler, statement)                                        \
-    for (size_t at_ = 0; at_ < (n); at_ += UNITS) {                                \
-        float tail_[UNITS];                                                        \
-        const float *from_ = (x) + at_;                                            \
-        if ((n) - at_ < UNITS) {                                                   \
-            for (int i_ = 0; i_ < UNITS; i_++)                                     \
-                tail_[i_] = (size_t)i_ < (n) - at_ ? from_[i_] : (filler);         \
-            from_ = tail_;                                                         \
-        }                                                                          \
-        UNROLL for (int j = 0; j < NV; j++)                                        \
-        {                                                                          \
-            const vf v = v_load(from_ + j * LANES);                                \
-            statement;                                                             \
-        }                                                                          \
+#define EACH_BLOCK(x, n, filler, statement)                                                        \
+    for (size_t at_ = 0; at_ < (n); at_ += UNITS) {                                                \
+        float tail_[UNITS];                                                                        \
+        const float *from_ = (x) + at_;                                                            \
+        if ((n) - at_ < UNITS) {                                                                   \
+            for (int i_ = 0; i_ < UNITS; i_++)                                                     \
+                tail_[i_] = (size_t)i_ < (n) - at_ ? from_[i_] : (filler);                         \
+            from_ = tail_;                                                                         \
+        }                                                                                          \
+        UNROLL for (int j = 0; j < NV; j++) {                                                      \
+            const vf v = v_load(from_ + j * LANES);                                                \
+            statement;                                                                             \
+        }                                                                                          \
     }
 
-static void layer_norm(size_t n, const float *x, float *y, const float *weight,
-                       const float *bias, float eps)
+static void layer_norm(size_t n, const float *x, float *y, const float *weight, const float *bias,
+                       float eps)
 {
     vf part[NV];
-    UNROLL for (int j = 0; j < NV; j++) part[j] = v_all(0.0f);
+    UNROLL for (int j = 0; j < NV; j++)
+        part[j] = v_all(0.0f);
     EACH_BLOCK(x, n, 0.0f, part[j] = v_add(part[j], v))
     const float mean = fold(FOLD_SUM, part) / (float)n;
-    UNROLL for (int j = 0; j < NV; j++) part[j] = v_all(0.0f);
+    UNROLL for (int j = 0; j < NV; j++)
+        part[j] = v_all(0.0f);
     EACH_BLOCK(x, n, mean, const vf d = v_sub(v, v_all(mean)); part[j] = v_fma(d, d, part[j]))
     const float variance = fold(FOLD_SUM, part) / (float)n;
     const vf deviation = v_sqrt(v_all(variance + eps)), shift = v_all(mean);
@@ -66,8 +68,10 @@ INLINE void add_kept(vf *sum, vf *lost, vf x)
 INLINE float fold_kept(const vf *part, const vf *lost, float *rest)
 {
     float p[UNITS], q[UNITS];
-    UNROLL for (int v = 0; v < NV; v++) v_store(p + v * LANES, part[v]);
-    UNROLL for (int v = 0; v < NV; v++) v_store(q + v * LANES, lost[v]);
+    UNROLL for (int v = 0; v < NV; v++)
+        v_store(p + v * LANES, part[v]);
+    UNROLL for (int v = 0; v < NV; v++)
+        v_store(q + v * LANES, lost[v]);
     for (int half = UNITS / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) {
             const float s = p[i] + p[i + half], t = s - p[i];
@@ -83,10 +87,12 @@ INLINE float fold_kept(const vf *part, const vf *lost, float *rest)
 static void softmax(int logarithm, size_t n, const float *x, float *y)
 {
     vf part[NV], lost[NV];
-    UNROLL for (int j = 0; j < NV; j++) part[j] = v_all(-INFINITY);
+    UNROLL for (int j = 0; j < NV; j++)
+        part[j] = v_all(-INFINITY);
     EACH_BLOCK(x, n, -INFINITY, part[j] = v_max(part[j], v)) /* may lose a NaN; the sum will not */
     const vf top = v_all(fold(FOLD_MAX, part));
-    UNROLL for (int j = 0; j < NV; j++) part[j] = lost[j] = v_all(0.0f);
+    UNROLL for (int j = 0; j < NV; j++)
+        part[j] = lost[j] = v_all(0.0f);
     EACH_BLOCK(x, n, -INFINITY, add_kept(&part[j], &lost[j], exp_negative(v_sub(v, top))))
     float rest;
     const float sum = fold_kept(part, lost, &rest);

@@ -8,11 +8,13 @@ INLINE void one_row(const int P, const int G, vf *total, const float *const *w, 
                     const float *x)
 {
     const float *panel[PANELS];
-    UNROLL for (int b = 0; b < P; b++) panel[b] = w[b];
+    UNROLL for (int b = 0; b < P; b++)
+        panel[b] = w[b];
     for (size_t first = 0; first < n_k; first += K_BLOCK) {
         const size_t last = n_k - first < K_BLOCK ? n_k : first + K_BLOCK;
         vf sum[PANELS * GATES_MAX * NV];
-        UNROLL for (int i = 0; i < P * G * NV; i++) sum[i] = v_all(0.0f);
+        UNROLL for (int i = 0; i < P * G * NV; i++)
+            sum[i] = v_all(0.0f);
         UNROLL_4 for (size_t k = first; k < last; k++) {
             const vf xk = v_all(x[k]);
             UNROLL for (int b = 0; b < P; b++) {
@@ -22,7 +24,8 @@ INLINE void one_row(const int P, const int G, vf *total, const float *const *w, 
                 panel[b] += G * UNITS;
             }
         }
-        UNROLL for (int i = 0; i < P * G * NV; i++) total[i] = v_add(total[i], sum[i]);
+        UNROLL for (int i = 0; i < P * G * NV; i++)
+            total[i] = v_add(total[i], sum[i]);
     }
 }
 
@@ -31,29 +34,33 @@ INLINE void some_rows(const int R, const int G, const int V, const float *w, siz
                       const float *const *x, size_t at, float *const *total)
 {
     vf sum[ROWS][GATES_MAX * NV];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int i = 0; i < G * V; i++) sum[r][i] = v_all(0.0f);
+    UNROLL for (int r = 0; r < R; r++) UNROLL
+        for (int i = 0; i < G * V; i++) sum[r][i] = v_all(0.0f);
     UNROLL_4 for (size_t k = 0; k < n_k; k++) {
         /* What is held while the other runs: the weights, where registers are many. */
 #if HOLD_WEIGHTS
         vf weight[GATES_MAX * NV];
-        UNROLL for (int i = 0; i < G * V; i++) weight[i] = v_load(w + i / V * UNITS + i % V * LANES);
+        UNROLL for (int i = 0; i < G * V; i++)
+            weight[i] = v_load(w + i / V * UNITS + i % V * LANES);
         UNROLL for (int r = 0; r < R; r++) {
             const vf xk = v_all(x[r][at + k]);
-            UNROLL for (int i = 0; i < G * V; i++) sum[r][i] = v_fma(weight[i], xk, sum[r][i]);
+            UNROLL for (int i = 0; i < G * V; i++)
+                sum[r][i] = v_fma(weight[i], xk, sum[r][i]);
         }
 #else
         vf xk[ROWS];
-        UNROLL for (int r = 0; r < R; r++) xk[r] = v_all(x[r][at + k]);
+        UNROLL for (int r = 0; r < R; r++)
+            xk[r] = v_all(x[r][at + k]);
         UNROLL for (int i = 0; i < G * V; i++) {
             const vf weight = v_load(w + i / V * UNITS + i % V * LANES);
-            UNROLL for (int r = 0; r < R; r++) sum[r][i] = v_fma(weight, xk[r], sum[r][i]);
+            UNROLL for (int r = 0; r < R; r++)
+                sum[r][i] = v_fma(weight, xk[r], sum[r][i]);
         }
 #endif
         w += G * UNITS;
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int i = 0; i < G * V; i++) {
+    UNROLL for (int r = 0; r < R; r++) UNROLL
+        for (int i = 0; i < G * V; i++) {
             float *t = total[r] + i / V * UNITS + i % V * LANES;
             v_store(t, v_add(v_load(t), sum[r][i]));
         }
@@ -76,14 +83,15 @@ INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const f
                 const size_t rows = left < ROWS ? left : ROWS;
                 for (size_t i = 0; i < rows; i++) t[i] = total[r + i] + v * LANES;
                 switch (rows) {
-#define CASE(R) \
+#define CASE(R)                                                                                    \
     case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t); break;
-                    CASE(1) CASE(2) CASE(3)
+                    CASE(1)
+                    CASE(2) CASE(3)
 #if ROWS > 3
-                    CASE(4)
+                        CASE(4)
 #endif
 #if ROWS > 4
-                    CASE(5) CASE(6)
+                            CASE(5) CASE(6)
 #endif
 #undef CASE
                 }
@@ -105,13 +113,14 @@ INLINE void product_gates(const int G, const struct panels *p, size_t n, const f
             const float *w = p->weight + b * n_k * G * UNITS;
             const float *bias = p->bias + b * G * UNITS;
             float *out[ROW_GROUP];
-            for (size_t r = 0; r < rows; r++)
-                out[r] = y.at + (row + r) * y.stride + b * G * UNITS;
+            for (size_t r = 0; r < rows; r++) out[r] = y.at + (row + r) * y.stride + b * G * UNITS;
             if (rows == 1) {
                 vf total[GATES_MAX * NV];
-                UNROLL for (int i = 0; i < G * NV; i++) total[i] = v_load(bias + i * LANES);
+                UNROLL for (int i = 0; i < G * NV; i++)
+                    total[i] = v_load(bias + i * LANES);
                 one_row(1, G, total, &w, p->n_x, in[0]);
-                UNROLL for (int i = 0; i < G * NV; i++) v_store(out[0] + i * LANES, total[i]);
+                UNROLL for (int i = 0; i < G * NV; i++)
+                    v_store(out[0] + i * LANES, total[i]);
             } else {
                 for (size_t r = 0; r < rows; r++) memcpy(out[r], bias, G * UNITS * sizeof *bias);
                 many_rows(G, w, p->n_x, rows, in, out);

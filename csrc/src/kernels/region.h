@@ -26,7 +26,7 @@
  * operand of + or - (see ARCHITECTURE.md, numeric policy). */
 #if defined(__clang__)
 #define REGION_STRING(text) #text
-#define REGION_BEGIN(isa) \
+#define REGION_BEGIN(isa)                                                                          \
     _Pragma(REGION_STRING(clang attribute push(__attribute__((target(isa))), apply_to = function)))
 #define REGION_END _Pragma("clang attribute pop")
 #pragma STDC FP_CONTRACT OFF

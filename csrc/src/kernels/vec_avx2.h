@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The words of the kernels in AVX2 with FMA: 8 lanes. Meanings are in vec_scalar.h. */
 #define LANES 8
-#define PANELS 1 /* one row: a unit block is two vectors, 8 chains already */
-#define ROWS 3   /* many rows: 3 x 4 accumulators, 3 inputs, 1 weight of 16 registers */
-#define TILE 1   /* many rows: vectors of a unit block at once */
+#define PANELS 1       /* one row: a unit block is two vectors, 8 chains already */
+#define ROWS 3         /* many rows: 3 x 4 accumulators, 3 inputs, 1 weight of 16 registers */
+#define TILE 1         /* many rows: vectors of a unit block at once */
 #define HOLD_WEIGHTS 0 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef __m256 vf;
@@ -42,8 +42,8 @@ INLINE vf v_split(vf a, vf *n)
     const __m256i bits = _mm256_castps_si256(a);
     const vf m = _mm256_castsi256_ps(_mm256_or_si256(
         _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff)), _mm256_set1_epi32(0x3f800000)));
-    const vf e = _mm256_cvtepi32_ps(
-        _mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127)));
+    const vf e =
+        _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127)));
     const vm high = v_lt(v_all(1.41421356f), m);
     *n = v_select(high, v_add(e, v_all(1.0f)), e);
     return v_select(high, v_mul(m, v_all(0.5f)), m);

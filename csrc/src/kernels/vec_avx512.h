@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The words of the kernels in AVX-512: 16 lanes. Meanings are in vec_scalar.h. */
 #define LANES 16
-#define PANELS 2 /* one row: unit blocks at once, so that 8 chains hide the latency */
-#define ROWS 6   /* many rows: 6 x 4 accumulators, 4 weights, 1 input of 32 registers */
-#define TILE 1   /* many rows: vectors of a unit block at once */
+#define PANELS 2       /* one row: unit blocks at once, so that 8 chains hide the latency */
+#define ROWS 6         /* many rows: 6 x 4 accumulators, 4 weights, 1 input of 32 registers */
+#define TILE 1         /* many rows: vectors of a unit block at once */
 #define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef __m512 vf;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The words of the kernels in NEON for AArch64: 4 lanes. Meanings are in vec_scalar.h. */
 #define LANES 4
-#define PANELS 1 /* one row: a unit block is four vectors, 16 chains already */
-#define ROWS 6   /* many rows: 6 x 4 accumulators, 6 inputs, 1 weight of 32 registers */
-#define TILE 1   /* many rows: vectors of a unit block at once */
+#define PANELS 1       /* one row: a unit block is four vectors, 16 chains already */
+#define ROWS 6         /* many rows: 6 x 4 accumulators, 6 inputs, 1 weight of 32 registers */
+#define TILE 1         /* many rows: vectors of a unit block at once */
 #define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef float32x4_t vf;
@@ -40,8 +40,8 @@ INLINE vf v_split(vf a, vf *n)
     const uint32x4_t bits = vreinterpretq_u32_f32(a);
     const vf m = vreinterpretq_f32_u32(
         vorrq_u32(vandq_u32(bits, vdupq_n_u32(0x7fffff)), vdupq_n_u32(0x3f800000)));
-    const vf e = vcvtq_f32_s32(
-        vsubq_s32(vreinterpretq_s32_u32(vshrq_n_u32(bits, 23)), vdupq_n_s32(127)));
+    const vf e =
+        vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(vshrq_n_u32(bits, 23)), vdupq_n_s32(127)));
     const vm high = v_lt(v_all(1.41421356f), m);
     *n = v_select(high, v_add(e, v_all(1.0f)), e);
     return v_select(high, v_mul(m, v_all(0.5f)), m);

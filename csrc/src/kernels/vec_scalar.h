@@ -2,27 +2,27 @@
 /* The words of the kernels in plain C: 1 lane. This file is also their dictionary.
  * fmaf is correctly rounded by definition; without hardware it is slow but right. */
 #define LANES 1
-#define PANELS 1 /* one row: unit blocks at once */
-#define ROWS 4   /* many rows: rows at once */
-#define TILE 4   /* many rows: vectors of a unit block at once */
+#define PANELS 1       /* one row: unit blocks at once */
+#define ROWS 4         /* many rows: rows at once */
+#define TILE 4         /* many rows: vectors of a unit block at once */
 #define HOLD_WEIGHTS 1 /* many rows: whether the weights or the inputs stay in registers */
 
 typedef float vf; /* LANES floats */
 typedef int vm;   /* LANES truth values */
 
-INLINE vf v_load(const float *p) { return *p; }         /* any alignment */
-INLINE void v_store(float *p, vf a) { *p = a; }         /* any alignment */
-INLINE vf v_all(float a) { return a; }                  /* the same in every lane */
+INLINE vf v_load(const float *p) { return *p; } /* any alignment */
+INLINE void v_store(float *p, vf a) { *p = a; } /* any alignment */
+INLINE vf v_all(float a) { return a; }          /* the same in every lane */
 INLINE vf v_add(vf a, vf b) { return a + b; }
 INLINE vf v_sub(vf a, vf b) { return a - b; }
 INLINE vf v_mul(vf a, vf b) { return a * b; }
-INLINE vf v_div(vf a, vf b) { return a / b; }           /* IEEE, never a reciprocal */
-INLINE vf v_sqrt(vf a) { return sqrtf(a); }             /* IEEE */
+INLINE vf v_div(vf a, vf b) { return a / b; }                 /* IEEE, never a reciprocal */
+INLINE vf v_sqrt(vf a) { return sqrtf(a); }                   /* IEEE */
 INLINE vf v_fma(vf a, vf b, vf c) { return fmaf(a, b, c); }   /* ab + c, one rounding */
 INLINE vf v_fnma(vf a, vf b, vf c) { return fmaf(-a, b, c); } /* c - ab, one rounding */
-INLINE vf v_min(vf a, vf b) { return a < b ? a : b; }   /* b where either is NaN */
-INLINE vf v_max(vf a, vf b) { return a > b ? a : b; }   /* b where either is NaN */
-INLINE vm v_lt(vf a, vf b) { return a < b; }            /* false for NaN */
+INLINE vf v_min(vf a, vf b) { return a < b ? a : b; }         /* b where either is NaN */
+INLINE vf v_max(vf a, vf b) { return a > b ? a : b; }         /* b where either is NaN */
+INLINE vm v_lt(vf a, vf b) { return a < b; }                  /* false for NaN */
 INLINE vf v_select(vm m, vf a, vf b) { return m ? a : b; }
 INLINE vf v_abs(vf a) { return fabsf(a); }
 INLINE vf v_copysign(vf a, vf sign) { return copysignf(a, sign); }

@@ -29,6 +29,7 @@ from clstm import cli
 # ---- the command itself -------------------------------------------------------------------
 
 
+@pytest.mark.timing
 def test_version_comes_at_once() -> None:
     taken = []
     for _ in range(5):

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+/* Any bytes at all give a model or an error with a sentence; to be built with sanitizers.
+ *
+ *     check_file PACK MUTATIONS
+ *
+ * Each image is cut at every length; each of its bytes is changed in several ways, with the
+ * checksum made right again, so that the checks behind it are reached; then MUTATIONS of its
+ * records are changed at random. A model that loads is run. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "clstm.h"
+
+#define CRC_AT 60
+
+static uint32_t crc32(const unsigned char *data, size_t size)
+{
+    static uint32_t table[256];
+    for (uint32_t i = 0; i < 256 && !table[255]; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++)
+            table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0xedb88320u : 0);
+    }
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < size; i++) crc = crc >> 8 ^ table[(crc ^ data[i]) & 255];
+    return ~crc;
+}
+
+static void seal(unsigned char *image, size_t size)
+{
+    memset(image + CRC_AT, 0, 4);
+    const uint32_t crc = crc32(image, size);
+    for (int i = 0; i < 4; i++) image[CRC_AT + i] = (unsigned char)(crc >> 8 * i);
+}
+
+/* A few steps and a short batch of a model that loaded, whatever it is. */
+static void use(const clstm_model *model)
+{
+    enum { STEPS = 3, BATCH = 2 };
+    const size_t n_in = clstm_input_size(model), n_out = clstm_output_size(model);
+    const size_t x_row = n_in ? n_in : 1, n = STEPS * BATCH;
+    if (n_in > 4096) return; /* no tensor says otherwise; it would only take long */
+    float *x = calloc(n * x_row, sizeof *x), *y = calloc(n * n_out, sizeof *y);
+    float *state = calloc(BATCH * clstm_state_size(model) + 1, sizeof *state);
+    int64_t tokens[STEPS * BATCH] = {0, -1,        (int64_t)clstm_vocabulary(model),
+                                     0, INT64_MIN, INT64_MAX};
+    const size_t lengths[BATCH] = {1, STEPS};
+    const clstm_batch batch = {.n_steps = STEPS,
+                               .n_batch = BATCH,
+                               .x = n_in ? x : NULL,
+                               .tokens = n_in ? NULL : tokens,
+                               .y = y,
+                               .x_batch = STEPS * x_row,
+                               .x_step = x_row,
+                               .y_batch = STEPS * n_out,
+                               .y_step = n_out,
+                               .lengths = lengths,
+                               .state_out = state};
+    check(clstm_sequence(model, &batch) == CLSTM_OK, "a model that loaded does not run");
+    clstm_stream *s = NULL;
+    if (clstm_streamable(model) && check(clstm_stream_create(model, &s) == CLSTM_OK, "no stream")) {
+        if (n_in) clstm_run(s, STEPS, x, y);
+        else clstm_run_tokens(s, STEPS, tokens, y);
+        clstm_get_state(s, state);
+        clstm_set_state(s, state);
+    }
+    clstm_stream_free(s);
+    free(x), free(y), free(state);
+}
+
+static long n_loaded;
+
+/* From memory of the very size, so that a sanitizer sees any read past it; at an odd address
+ * every other time. */
+static clstm_status load(const unsigned char *image, size_t size, const char *what, size_t at)
+{
+    char err[256] = "";
+    clstm_model *model = NULL;
+    const size_t odd = at % 2;
+    unsigned char *copy = malloc(size + odd);
+    memcpy(copy + odd, image, size);
+    const clstm_status status = clstm_model_load_memory(copy + odd, size, NULL, &model, err);
+    memset(copy, 0xa5, size + odd); /* nothing of it may be kept */
+    free(copy);
+    check((status == CLSTM_OK) == (model != NULL), "%s at %zu: status %d and model %p", what, at,
+          status, (void *)model);
+    check(status == CLSTM_OK || (*err && memchr(err, 0, sizeof err)), "%s at %zu: no sentence",
+          what, at);
+    if (model) {
+        n_loaded++;
+        use(model);
+    }
+    clstm_model_free(model);
+    return status;
+}
+
+static void check_cuts(const unsigned char *image, size_t size)
+{
+    for (size_t n = 0; n < size; n++)
+        check(load(image, n, "cut", n) == CLSTM_BAD_FILE, "cut at %zu of %zu: loads", n, size);
+    unsigned char *longer = calloc(1, size + 64);
+    memcpy(longer, image, size);
+    for (size_t n = 1; n <= 64; n++)
+        check(load(longer, size + n, "extended", n) == CLSTM_BAD_FILE, "%zu more bytes: loads", n);
+    free(longer);
+}
+
+static void check_flips(const unsigned char *image, size_t size)
+{
+    static const unsigned char masks[] = {1, 2, 0x10, 0x80, 0xff};
+    unsigned char *changed = malloc(size);
+    for (size_t at = 0; at < size; at++)
+        for (size_t m = 0; m < sizeof masks; m++) {
+            memcpy(changed, image, size);
+            changed[at] ^= masks[m];
+            check(load(changed, size, "flip", at) == CLSTM_BAD_FILE,
+                  "byte %zu changed, no one sees it", at);
+            if (at >= CRC_AT && at < CRC_AT + 4) continue;
+            seal(changed, size);
+            load(changed, size, "sealed flip", at);
+        }
+    free(changed);
+}
+
+/* A 32-bit word at `at` becomes something that sizes and offsets go wrong with. */
+static void spoil(unsigned char *image, size_t at, struct rng *r)
+{
+    static const uint32_t words[] = {0,  1,   2,          3,          4,         16,
+                                     64, 255, 0x7fffffff, 0x80000000, 0xffffffff};
+    uint32_t word;
+    memcpy(&word, image + at, 4);
+    switch (rng_below(r, 4)) {
+    case 0: word = words[rng_below(r, sizeof words / sizeof *words)]; break;
+    case 1: word += (uint32_t)rng_between(r, 0, 4) - 2; break;
+    case 2: word = rng_next(r); break;
+    default: word ^= 1u << rng_below(r, 32); break;
+    }
+    memcpy(image + at, &word, 4);
+}
+
+static void check_mutations(const unsigned char *image, size_t size, size_t count, struct rng *r)
+{
+    const size_t n_ops = image[24], n_tensors = image[28]; /* small images: one byte says it */
+    const size_t records = 64 + n_ops * 128 + n_tensors * 64;
+    unsigned char *changed = malloc(size);
+    for (size_t i = 0; i < count; i++) {
+        memcpy(changed, image, size);
+        for (size_t n = rng_between(r, 1, 4); n; n--) {
+            const size_t a = rng_below(r, records / 4) * 4, b = rng_below(r, records / 4) * 4;
+            if (rng_below(r, 3)) spoil(changed, a, r);
+            else memcpy(changed + a, changed + b, 4); /* a number that fits elsewhere */
+        }
+        seal(changed, size);
+        load(changed, size, "mutation", i);
+    }
+    free(changed);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3) return fprintf(stderr, "usage: check_file PACK MUTATIONS\n"), 2;
+    const struct pack pack = pack_read(argv[1]);
+    struct rng r = rng_seeded(3);
+    for (size_t i = 0; i < pack.n; i++) {
+        size_t size, rows;
+        const unsigned char *image = pack_image(&pack, i, &size, &rows);
+        check(load(image, size, "sound", 0) == CLSTM_OK, "image %zu does not load", i);
+        check_cuts(image, size);
+        check_flips(image, size);
+        check_mutations(image, size, strtoull(argv[2], NULL, 10), &r);
+    }
+    printf("%zu images, %ld of the changed ones load\n", pack.n, n_loaded);
+    free(pack.data);
+    return check_report("check_file");
+}
