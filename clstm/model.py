@@ -114,7 +114,7 @@ class Model(CoreModel):
             )
         if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
             raise ShapeError(
-                f"x: expected shape ({self.input_size},) or (B, {self.input_size}), got {array.shape}"
+                f"x: expected shape ({self.n_input},) or (B, {self.n_input}), got {array.shape}"
             )
         if array.ndim == 1:
             return self._sequence(array[None, None], state, None, False, batched=False)[1]

@@ -54,6 +54,9 @@ class Recurrent:
     cell: bool
 
 
+Arrays = dict[str, np.ndarray]
+
+
 class Tensors:
     """A state dict that remembers what was taken from it."""
 
@@ -184,8 +187,8 @@ def _gates(
 
 
 def _initial(
-    t: Tensors, layer: Any, p: str, n_cells: int, n_out: int, n_hidden: int, into: dict[str, np.ndarray]
-) -> int:  # fmt: skip
+    t: Tensors, layer: Any, p: str, n_cells: int, n_out: int, n_hidden: int, into: Arrays
+) -> int:
     """The learned initial state goes into the tensors; returns its flags."""
     flags = 0
     for word, flag, size in (("h0", H0, n_out), ("c0", C0, n_hidden)):

@@ -348,7 +348,7 @@ def layers_core(layers, tensors, x, states, lengths=None):
 
 
 def forward(layers, tensors, x, state=None, lengths=None):
-    """What `m(x, state, lengths=lengths)` returns (API.md, "Model"), in float64.
+    """What `m(x, state, lengths=lengths)` returns , in float64.
 
     x is (T, B, I), (B, T, I) under batch_first, or (T, I); without I for tokens. The result is
     (y, state): the state bare for one recurrent layer, a list for several, None for none.

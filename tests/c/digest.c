@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Same bits (DESIGN.md 6.3): one number for all models of a pack, on every kernel set.
+/* Same bits (promise 3): one number for all models of a pack, on every kernel set.
  *
  *     digest PACK [WORK [KERNEL ...]]
  *

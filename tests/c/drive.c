@@ -127,7 +127,7 @@ static void step_by_step(struct trial *t, clstm_stream *s, size_t b)
             check(isnan(y[0]), "%s: token %lld gives no NaN", t->d->kernel, (long long)token);
     }
     CALL(t, clstm_get_state(s, t->end + b * t->n_state));
-    int flushed = 1; /* DESIGN.md 6.4; no step, no flush */
+    int flushed = 1; /* promise 4; no step, no flush */
     for (size_t i = 0; t->length[b] && i < t->n_state; i++) {
         const uint32_t magnitude = bits_of(t->end[b * t->n_state + i]) & 0x7fffffff;
         flushed &= magnitude == 0 || magnitude >= 0x0d800000; /* 2^-100 */

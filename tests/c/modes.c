@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A caller's floating-point control bits (DESIGN.md 6.4): every rounding mode, flush-to-zero
+/* A caller's floating-point control bits (promise 4): every rounding mode, flush-to-zero
  * and denormals-are-zero, traps unmasked too. The bits of all results must not depend on
  * them, and they must be found as they were.
  *

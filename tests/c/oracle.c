@@ -9,7 +9,7 @@
 #define FLUSH 0x1p-100      /* states below it become 0 */
 #define SLACK (1 + 0x1p-20) /* the roundings of double in here */
 
-/* DESIGN.md 6.1 and 6.4; the others were measured over all inputs of check_kernels and are
+/* Promises 1 and 4; the others were measured over all inputs of check_kernels and are
  * kept from growing. */
 #define TANH_ULP 1.5
 #define SIGMOID_ULP 2.0

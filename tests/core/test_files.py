@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, `m.save`: files of ours, certificates, and that a save is whole or nothing."""
+"""`m.save`: files of ours, certificates, and that a save is whole or nothing."""
 
 import errno
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Stream": what step, run, out and bind take, and that a refusal changes nothing."""
+"""What step, run, out and bind take, and that a refusal changes nothing."""
 
 import array
 import ctypes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Loading": from_torch."""
+"""from_torch."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Loading": from_state_dict: layers, prefixes, values.
+"""from_state_dict: layers, prefixes, values.
 
 The readers of files have their tests in tests/unit; files of ours in test_files.py.
 """

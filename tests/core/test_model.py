@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Model": what a call takes and returns, attributes, pickling."""
+"""what a call takes and returns, attributes, pickling."""
 
 import copy
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Loading": options before the environment, errors, configuration."""
+"""options before the environment, errors, configuration."""
 
 import numpy as np
 import pytest

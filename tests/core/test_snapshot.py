@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Stream": snapshots."""
+"""Snapshots of a stream."""
 
 import copy
 import pickle

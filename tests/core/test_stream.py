@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md, "Stream": every sentence of it."""
+"""Every sentence of the docstrings of Stream."""
 
 import gc
 import itertools

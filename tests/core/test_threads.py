@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""API.md: one stream belongs to one thread at a time; a model to any number of them."""
+"""One stream belongs to one thread at a time; a model to any number of them."""
 
 import sys
 import threading

@@ -23,7 +23,7 @@ LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linu
 
 
 def sources(root=ROOT):
-    """The two patterns of the cc line of API.md, expanded."""
+    """The two patterns of the cc line of csrc/README.md, expanded."""
     return sorted(glob.glob(f"{root}/csrc/src/*.c") + glob.glob(f"{root}/csrc/src/kernels/*.c"))
 
 

@@ -184,7 +184,7 @@ def images(n, seed=0, certified=8):
 
 
 def write_pack(path, some):
-    """`some` images as tests/c/check.h reads them: 64 bytes that begin with two numbers, then it."""
+    """`some` images as tests/c/check.h reads them: 64 bytes with two numbers, then the image."""
     with open(path, "wb") as file:
         for i, one in enumerate(some):
             rows = WIDE_ROWS if i in (2, 3) else 0

@@ -6,7 +6,7 @@ longer applies is a failure too, so that this table follows the sources. `check`
 that must fail: check_kernels (every kernel function against the oracle), digest (whole models:
 certificates of the float64 oracle, and the same bits of every way to run them), modes (control
 bits of the caller), check_file (hostile files, under the address sanitizer) or check_memory
-(malloc fails).
+(malloc fails). The rest of the table is in mutants_core.py.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Mutant(NamedTuple):
 PRODUCT, LSTM = "kernels/product.inc.h", "kernels/lstm.inc.h"
 MATH, MAP, NORM = "kernels/math.inc.h", "kernels/map.inc.h", "kernels/norm.inc.h"
 
-MUTANTS = [
+KERNEL_MUTANTS = [
     # ---- sums of products
     Mutant(
         "flipped sign of a product (one row)",
@@ -298,199 +298,5 @@ MUTANTS = [
         "return _mm512_add_ps(_mm512_mul_ps(a, b), c);",
         "check_kernels",
         "avx512",
-    ),
-    # ---- packing
-    Mutant(
-        "packing: rows of the wrong gate",
-        "pack.c",
-        "lane = g * UNITS + o % UNITS;",
-        "lane = (g ^ (G > 1)) * UNITS + o % UNITS;",
-        "check_kernels",
-    ),
-    Mutant(
-        "packing: one bias of two", "pack.c", "+ (m->b2 ? m->b2[row] : 0.0f)", "", "check_kernels"
-    ),
-    Mutant(
-        "packing: U transposed",
-        "pack.c",
-        "*to = m->u[row * m->n_h + k];",
-        "*to = m->u[k * m->n_h + row % m->n_h];",
-        "check_kernels",
-    ),
-    Mutant(
-        "packing: scale without shift",
-        "pack.c",
-        "(float)fma(bias, scale, m->shift[o])",
-        "(float)(bias * scale)",
-        "digest",
-    ),
-    # ---- the walk
-    Mutant(
-        "h of an ended sequence not kept",
-        "recurrent.c",
-        "if (!reverse) keep(cell, f, now, rows_at(f, t + 1), n);",
-        "if (!reverse && t + 1 == f->n_steps) keep(cell, f, now, 0, n);",
-        "digest",
-    ),
-    Mutant(
-        "h of the reverse direction not kept",
-        "recurrent.c",
-        "else if (t == 0) keep(cell, f, now, 0, n);",
-        "",
-        "digest",
-    ),
-    Mutant(
-        "reverse direction starts a step late",
-        "recurrent.c",
-        "size_t t = reverse ? f->n_steps - 1 - done : done;\n        const size_t count",
-        "size_t t = reverse ? (done ? f->n_steps - 1 - done : f->n_steps - 1 - (f->n_steps > 1)) : done;\n        const size_t count",
-        "digest",
-    ),
-    Mutant(
-        "reverse direction runs forward",
-        "recurrent.c",
-        "(struct values){f->direction[d], padded(n_out)}, d);",
-        "(struct values){f->direction[d], padded(n_out)}, 0);",
-        "digest",
-    ),
-    Mutant(
-        "directions swapped in the output",
-        "recurrent.c",
-        "memcpy(result.at + r * result.stride + d * n_out,",
-        "memcpy(result.at + r * result.stride + (1 - d) * n_out,",
-        "digest",
-    ),
-    Mutant(
-        "projection not flushed",
-        "recurrent.c",
-        "map(MAP_FLUSH, padded(cell->n_out), row(out, r),",
-        "map(MAP_CLAMP, 0, row(out, r),",
-        "digest",
-    ),
-    Mutant(
-        "a layer overwrites its input",
-        "recurrent.c",
-        "{f->layer[k % 2], padded(width)}",
-        "{f->layer[0], padded(width)}",
-        "digest",
-    ),
-    Mutant(
-        "totals from the wrong row", "recurrent.c", "from(z, at - first)", "from(z, at)", "digest"
-    ),
-    Mutant("steps that do not fit", "recurrent.c", "if (rows > f->z_rows) break;", "", "digest"),
-    Mutant(
-        "h of the step before last",
-        "recurrent.c",
-        "from(out, t ? f->first[t - 1] : 0)",
-        "from(out, t > 1 ? f->first[t - 2] : 0)",
-        "digest",
-    ),
-    Mutant(
-        "lengths off by one",
-        "sequence.c",
-        "length_of(b, w->order[active - 1]) <= t0 + t",
-        "length_of(b, w->order[active - 1]) < t0 + t",
-        "digest",
-    ),
-    Mutant(
-        "unsorted batch",
-        "sequence.c",
-        "    sort(w->order, (size_t *)(void *)w->state, b->n_batch, b);\n",
-        "",
-        "digest",
-    ),
-    Mutant(
-        "outputs past a length left as they were",
-        "sequence.c",
-        "else memset(to, 0, bytes);",
-        "",
-        "digest",
-    ),
-    Mutant(
-        "state of the caller's first row for all",
-        "sequence.c",
-        "b->state + w->order[r] * m->state_size",
-        "b->state",
-        "digest",
-    ),
-    Mutant(
-        "state returned in sorted order",
-        "sequence.c",
-        "b->state_out + w->order[r] * m->state_size",
-        "b->state_out + r * m->state_size",
-        "digest",
-    ),
-    Mutant(
-        "chunk begins at the first step",
-        "step.c",
-        "        if (x) x += n * m->widths[0];\n",
-        "",
-        "digest",
-    ),
-    Mutant(
-        "a token past the table",
-        "step.c",
-        "(uint64_t)tokens[r] < e->n",
-        "(uint64_t)tokens[r] <= e->n",
-        "digest",
-    ),
-    Mutant(
-        "slot of an alias",
-        "frame.c",
-        "slot = out->slot[m->ops[i - 1].input]",
-        "slot = out->slot[0]",
-        "digest",
-    ),
-    Mutant(
-        "copy of h alone",
-        "stream.c",
-        "memmove(to->state, from->state, to->model->state_row * sizeof *to->state);",
-        "memmove(to->state, from->state, to->model->state_row / 2 * sizeof *to->state);",
-        "digest",
-    ),
-    Mutant(
-        "reset to zeros",
-        "stream.c",
-        "memcpy(s->state, s->model->initial, s->model->state_row * sizeof *s->state);",
-        "memset(s->state, 0, s->model->state_row * sizeof *s->state);",
-        "digest",
-    ),
-    Mutant(
-        "h and c exchanged in a state",
-        "stream.c",
-        "copy(cells[j].h_at, cells[j].n_out);    \\",
-        "copy(cells[j].c_at, cells[j].n_out);    \\",
-        "digest",
-    ),
-    Mutant(
-        "learned c0 forgotten", "model.c", "            if (c0)\n", "            if (0)\n", "digest"
-    ),
-    Mutant(
-        "batch norm without its eps",
-        "model.c",
-        "sqrt(var[i] + op->params[0])",
-        "sqrt(var[i] + 0.1)",
-        "digest",
-    ),
-    Mutant(
-        "scaling folded past another reader",
-        "model.c",
-        "found || !is_affine(&w->ops[j])",
-        "!is_affine(&w->ops[j])",
-        "digest",
-    ),
-    Mutant(
-        "control bits not set",
-        "fpmode.h",
-        "if (mode.changed) fpmode_set(FPMODE_DEFAULT);",
-        "",
-        "modes",
-    ),
-    Mutant(
-        "control bits not restored",
-        "fpmode.h",
-        "if (mode.changed) fpmode_set(mode.found);",
-        "",
-        "modes",
     ),
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""gemm="blas": the gate products of sequences and batches by a CBLAS (DESIGN.md §5).
+"""gemm="blas": the gate products of sequences and batches by a CBLAS.
 
 Its bound: a BLAS may sum in any order, so a pre-activation errs by at most (I + H + 3) u S in the
 place of (66 + ceil(I/64) + ceil(H/64)) u S, and in random tests by at most 16 u S like our own.
@@ -120,8 +120,8 @@ import ctypes, sys, numpy as np, clstm
 from clstm import loading
 np.ones((300, 300)) @ np.ones((300, 300))
 library = ctypes.CDLL(loading.numpy_blas()[0])
-names = ["scipy_openblas_%s_num_threads64_", "openblas_%s_num_threads64_", "scipy_openblas_%s_num_threads",
-         "openblas_%s_num_threads"]
+names = ["scipy_openblas_%s_num_threads64_", "openblas_%s_num_threads64_",
+         "scipy_openblas_%s_num_threads", "openblas_%s_num_threads"]
 name = next(n for n in names if hasattr(library, n % "get"))
 get, set_ = getattr(library, name % "get"), getattr(library, name % "set")
 for n in (2, 3):
@@ -143,7 +143,7 @@ def test_threads_of_numpys_blas_stay(monkeypatch):
 
 def test_a_missing_path_is_named(monkeypatch):
     monkeypatch.setenv("CLSTM_BLAS", "/nowhere/libnothing.so")
-    with pytest.raises(clstm.UnsupportedError, match="/nowhere/libnothing.so"):
+    with pytest.raises(clstm.UnsupportedError, match=r"/nowhere/libnothing\.so"):
         clstm.from_state_dict(weights(3, 4, np.random.default_rng(0)), gemm="blas")
 
 
@@ -152,7 +152,7 @@ def test_a_library_without_cblas_is_refused(shim, monkeypatch, tmp_path):
     (tmp_path / "empty.c").write_text("int nothing;\n")
     build.succeed(["cc", "-shared", "-fPIC", tmp_path / "empty.c", "-o", path])
     monkeypatch.setenv("CLSTM_BLAS", str(path))
-    with pytest.raises(clstm.UnsupportedError, match="empty.so"):
+    with pytest.raises(clstm.UnsupportedError, match=r"empty\.so"):
         clstm.from_state_dict(weights(3, 4, np.random.default_rng(0)), gemm="blas")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""That a kernel set is what its name says, from the machine code (issue 2, line 1): of objects
+"""That a kernel set is what its name says, from the machine code: of objects
 built with the flags of setup.py, and of the installed extension."""
 
 import ast

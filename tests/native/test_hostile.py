@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The C reader of `.clstm` against any bytes, under the address and undefined-behaviour
-sanitizers; and all of it without memory (issue 2, "Any bytes at all give a model or a typed error").
+sanitizers; and all of it without memory .
 """
 
 import re

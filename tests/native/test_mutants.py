@@ -8,35 +8,49 @@ from pathlib import Path
 
 import models
 import pytest
-from mutants import MUTANTS
+import test_hostile
+from mutants_core import MUTANTS
+from test_hostile import FAILING_MALLOC, READER
 
 import build
 import clstm
 from build import ROOT, TESTS_C
 
 BEST = clstm.available_kernels()[0]
-CHECKS = {
-    "check_kernels": ("check_kernels.c", "oracle.c", "check.c"),
-    "digest": ("digest.c", "drive.c", "check.c"),
-    "modes": ("modes.c", "drive.c", "check.c"),
+CHECKS = {  # programs, and the flags that they are built with
+    "check_kernels": (("check_kernels.c", "oracle.c", "check.c"), ("-O2",)),
+    "digest": (("digest.c", "drive.c", "check.c"), ("-O2",)),
+    "modes": (("modes.c", "drive.c", "check.c"), ("-O2",)),
+    "check_file": (("check_file.c", "check.c"), READER),
+    "check_memory": (("check_memory.c", "check.c"), FAILING_MALLOC),
 }
 
 
 @pytest.fixture(scope="module")
-def small_pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("small") / "models"
-    return models.write_pack(path, models.images(240, seed=9, certified=2))
+def packs(tmp_path_factory):
+    """Small ones: of models to run, and of images to damage."""
+    folder = tmp_path_factory.mktemp("small")
+    run = models.write_pack(folder / "run", models.images(240, seed=9, certified=2))
+    return run, models.write_pack(folder / "damage", list(test_hostile.small()))
 
 
-def arguments(check, kernel, pack):
+def arguments(check, kernel, packs):
     """Only the set that has the fault, so that another one cannot give it away; but a fault in
     the words of one set alone is for the comparison of all."""
-    return {"check_kernels": kernel, "digest": [pack, 50_000, *kernel], "modes": [pack, 4]}[check]
+    run, damage = packs
+    return {
+        "check_kernels": kernel,
+        "digest": [run, 50_000, *kernel],
+        "modes": [run, 4],
+        "check_file": [damage, 5_000],
+        "check_memory": [damage, damage],
+    }[check]
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_sound_sources_pass(check, builder, small_pack):
-    build.succeed([builder(CHECKS[check]), *arguments(check, [], small_pack)])
+def test_sound_sources_pass(check, builder, packs):
+    programs, flags = CHECKS[check]
+    build.succeed([builder(programs, "cc", flags), *arguments(check, [], packs)])
 
 
 def affected(mutant, kernel):
@@ -49,7 +63,7 @@ def affected(mutant, kernel):
     return [f.relative_to(folder) for f in folder.glob("*.c") if path.name in f.read_text()]
 
 
-def survives(mutant, builder, pack, folder):
+def survives(mutant, builder, packs, folder):
     """Builds and runs one mutant; returns what its check printed if that passed, else None."""
     kernel = mutant.kernel or BEST
     copy = folder / "csrc"
@@ -60,18 +74,18 @@ def survives(mutant, builder, pack, folder):
     found = list(re.finditer(r"\s+".join(map(re.escape, mutant.text.split())), source))
     assert len(found) == 1, f"{mutant.file}: not found once: {mutant.text}"
     file.write_text(source[: found[0].start()] + mutant.instead + source[found[0].end() :])
-    objects = {o.result().name: o.result() for o in builder.start(CHECKS[mutant.check])}
+    programs, flags = CHECKS[mutant.check]
+    objects = {o.result().name: o.result() for o in builder.start(programs, "cc", flags)}
     for name in affected(mutant, kernel):
         out = folder / f"{name.parent.name or 'src'}-{name.stem}.o"
-        build.succeed(
-            ["cc", "-O2", "-w", f"-I{copy}/include", "-c", copy / "src" / name, "-o", out]
-        )
+        changed = [f"-I{copy}/include", "-c", copy / "src" / name]
+        build.succeed(["cc", *flags, "-w", *changed, "-o", out])
         objects[out.name] = out
     program = folder / mutant.check
-    build.succeed(["cc", *objects.values(), *build.LIBRARIES, "-o", program])
+    build.succeed(["cc", *flags, *objects.values(), *build.LIBRARIES, "-o", program])
     sets = [] if "vec_" in mutant.file else [kernel]
     try:
-        done = build.run([program, *arguments(mutant.check, sets, pack)], timeout=60)
+        done = build.run([program, *arguments(mutant.check, sets, packs)], timeout=60)
     except subprocess.TimeoutExpired:
         return None  # noticed: the sound one takes a second
     return done.stdout[-500:] if done.returncode == 0 else None
@@ -82,16 +96,14 @@ def can_run(mutant):
 
 
 @pytest.fixture(scope="module")
-def outcomes(request, builder, small_pack, tmp_path_factory):
+def outcomes(request, builder, packs, tmp_path_factory):
     """The mutants that this session has collected, all begun at once; futures by name."""
-    for programs in CHECKS.values():
-        builder.start(programs)
+    for programs, flags in CHECKS.values():
+        builder.start(programs, "cc", flags)
     params = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = [p.params["mutant"] for p in params if p and "mutant" in p.params]
     return {
-        m.name: builder.pool.submit(
-            survives, m, builder, small_pack, tmp_path_factory.mktemp("mutant")
-        )
+        m.name: builder.pool.submit(survives, m, builder, packs, tmp_path_factory.mktemp("mutant"))
         for m in filter(can_run, chosen)
     }
 
@@ -107,4 +119,4 @@ def test_mutant_is_noticed(mutant, outcomes):
 def test_table_is_large_enough():
     assert len(MUTANTS) >= 25 and len({m.name for m in MUTANTS}) == len(MUTANTS)
     assert {m.check for m in MUTANTS} <= set(CHECKS)
-    assert all((TESTS_C / c[0]).exists() for c in CHECKS.values())
+    assert all((TESTS_C / p[0]).exists() for p, _ in CHECKS.values())

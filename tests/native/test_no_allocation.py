@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A step asks for no memory and makes no system call (DESIGN.md §3, issue 2 line 6)."""
+"""A step asks for no memory and makes no system call."""
 
 import itertools
 import os

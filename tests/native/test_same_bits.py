@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Same bits (DESIGN.md §6.3 and §6.4): one digest of 1,024 random models from every way to run
+"""Same bits (promises 3 and 4): one digest of 1,024 random models from every way to run
 them, every kernel set, every compiler with its flags, every architecture that can be run here, and
 from every rounding and flushing mode of the caller."""
 
@@ -17,7 +17,7 @@ WORK = 100_000  # multiply-adds that each way may cost a model
 NATIVE = "-march=native"
 BUILDS = {
     "gcc -O0": (gcc, "-O0"),
-    "gcc -O2": (gcc, "-O2"),  # the line that API.md gives, but for the name
+    "gcc -O2": (gcc, "-O2"),  # the line that csrc/README.md gives, but for the name
     f"gcc -O3 {NATIVE}": (gcc, "-O3", NATIVE),
     "gcc -O2 -std=c11": (gcc, "-O2", "-std=c11"),
     "gcc -O2 -ffp-contract=fast": (gcc, "-O2", "-ffp-contract=fast"),
@@ -61,7 +61,7 @@ def digest(builder, pack):
 
 @pytest.fixture(scope="module")
 def expected(digest):
-    """The digest of the line that API.md gives."""
+    """The digest of the line that csrc/README.md gives."""
     return digest("cc -O2", "cc", ("-O2",))[0]
 
 

@@ -112,7 +112,7 @@ class Case:
         return y.numpy(), tuple(s.numpy() for s in final)
 
     def torch_can(self):
-        """torch refuses empty sequences, which API.md allows."""
+        """torch refuses empty sequences, which clstm allows."""
         return self.steps > 0 and (self.lengths is None or self.lengths.min(initial=0) > 0)
 
     def oracle(self):

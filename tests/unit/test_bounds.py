@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bound bounds: float32 summed as DESIGN says lies within it whatever the input, and a
+"""The bound bounds: float32 summed as ARCHITECTURE says lies within it whatever the input, and a
 slightly wrong computation lies outside."""
 
 import numpy as np

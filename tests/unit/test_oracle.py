@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The oracle is right (against torch in float64), and the bound bounds: float32 summed as DESIGN.md
-§5 says lies within it whatever the input, and a slightly wrong computation lies outside."""
+"""The oracle is right: it agrees with torch in float64."""
 
 import numpy as np
 import pytest

@@ -91,7 +91,7 @@ def same(tensors, state):
     assert digest(tensors) == digest({k: to_numpy(v) for k, v in state.items()})
 
 
-# -- issue 2, line 5
+# -- what must be refused
 
 READ_WITHOUT_TORCH = """
 import sys

@@ -84,14 +84,16 @@ INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const f
                 for (size_t i = 0; i < rows; i++) t[i] = total[r + i] + v * LANES;
                 switch (rows) {
 #define CASE(R)                                                                                    \
-    case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t); break;
-                    CASE(1)
-                    CASE(2) CASE(3)
+    case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t); break
+                    CASE(1);
+                    CASE(2);
+                    CASE(3);
 #if ROWS > 3
-                        CASE(4)
+                    CASE(4);
 #endif
 #if ROWS > 4
-                            CASE(5) CASE(6)
+                    CASE(5);
+                    CASE(6);
 #endif
 #undef CASE
                 }
