@@ -5,7 +5,7 @@ Notation: u = 2^-24, the unit roundoff of float32: a rounded result is exact * (
 or exact + at most 2^-150 when it is subnormal. z is exact, z^ what the engine has. Everything
 below is elementwise per unit and vectorised over any leading axes (batch, time, ...).
 
-**A sum** (order of sums): a total that starts from the bias; to it the blocks of 64 products are added in
+**A sum**: a total that starts from the bias; to it the blocks of 64 products are added in
 order; within a block, one chain of at most 64 fused multiply-adds from zero. So with K blocks a
 product meets at most 64 roundings in its chain (the first fma, onto zero, is its own rounding)
 and K as part of the total; the bias meets K. Hence
@@ -37,7 +37,7 @@ bound: partial sums stay within S and its errors, and S at 2^127 or more is refu
 **A gate** s = sigmoid(z) or tanh(z): with e the bound on z^ - z, by the mean value theorem
 |s(z^) - s(z)| <= e sup |s'| over [z - e, z + e]. Both derivatives are even and fall away from 0,
 so the supremum stands at the point of the interval nearest to 0, |z| - e or 0. The function itself
-adds 1.5 (tanh) or 2 (sigmoid) ulps of its exact value (promise 1), whose size is largest at the far end.
+adds 1.5 (tanh) or 2 (sigmoid) ulps of its exact value, whose size is largest at the far end.
 (An ulp is the spacing of the binade that holds the exact value: below 1, u, and never 2u.)
 
 **c' = fma(f, c, fl(i g))**: with E the bounds on the gates, c exact (or within E_c, if given),
@@ -49,7 +49,7 @@ adds 1.5 (tanh) or 2 (sigmoid) ulps of its exact value (promise 1), whose size i
 projection this is what W_hr multiplies: a sum of ceil(H/64) blocks from a total of zero, whose
 terms are known to within E: sum |w| E + (66 + ceil(H/64)) u sum |w| (|h| + E).
 
-**Flush** (promise 4): a state below 2^-100 becomes 0: at most 2^-100 more where the exact value, less
+**Flush**: a state below 2^-100 becomes 0: at most 2^-100 more where the exact value, less
 its bound, lies below that. (Allowed for h before a projection too; it may or may not be flushed.)
 """
 
@@ -314,7 +314,7 @@ def first_layers(tensors, prefix, count):
 
 
 def head_bound(exact, ulps=4.0):
-    """GELU, softmax, log-softmax and SiLU (promise 4), on the engine's own float32 input: 4 ulps of the
+    """GELU, softmax, log-softmax and SiLU, on the engine's own float32 input: 4 ulps of the
     exact result, or 2^-23 where it nears 0."""
     return np.maximum(ulps * ulp(exact), 2.0**-23)
 
