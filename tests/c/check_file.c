@@ -140,6 +140,42 @@ static void spoil(unsigned char *image, size_t at, struct rng *r)
     memcpy(image + at, &word, 4);
 }
 
+/* Every word of the value at `at` in the header and the layers becomes another, so that sizes
+ * that must agree still do. */
+static void spoil_alike(unsigned char *image, size_t end, size_t at, struct rng *r)
+{
+    unsigned char before[4];
+    memcpy(before, image + at, 4);
+    spoil(image, at, r);
+    for (size_t i = 0; i < end; i += 4)
+        if (!memcmp(image + i, before, 4)) memcpy(image + i, image + at, 4);
+}
+
+/* A shape of as many numbers, so that it is named in a sentence, and where that name is. */
+static void spoil_shape_and_name(unsigned char *record, struct rng *r)
+{
+    unsigned char rows[4];
+    memcpy(rows, record + 24, 4);
+    memcpy(record + 24, record + 28, 4);
+    memcpy(record + 28, rows, 4);
+    spoil(record, 40, r);
+}
+
+/* A certificate that is not met. */
+static void check_certificate(const unsigned char *image, size_t size)
+{
+    const size_t n_ops = image[24], n_tensors = image[28], n_check = image[40];
+    if (!n_check) return;
+    uint64_t y_at;
+    memcpy(&y_at, image + 64 + n_ops * 128 + (n_tensors - 1) * 64, sizeof y_at);
+    unsigned char *changed = malloc(size);
+    memcpy(changed, image, size);
+    changed[y_at + 2] ^= 0x20;
+    seal(changed, size);
+    check(load(changed, size, "certificate", 0) == CLSTM_BAD_FILE, "a wrong certificate is met");
+    free(changed);
+}
+
 static void check_mutations(const unsigned char *image, size_t size, size_t count, struct rng *r)
 {
     const size_t n_ops = image[24], n_tensors = image[28]; /* small images: one byte says it */
@@ -149,8 +185,17 @@ static void check_mutations(const unsigned char *image, size_t size, size_t coun
         memcpy(changed, image, size);
         for (size_t n = rng_between(r, 1, 4); n; n--) {
             const size_t a = rng_below(r, records / 4) * 4, b = rng_below(r, records / 4) * 4;
-            if (rng_below(r, 3)) spoil(changed, a, r);
-            else memcpy(changed + a, changed + b, 4); /* a number that fits elsewhere */
+            const size_t first = 64 + n_ops * 128,
+                         tensor = first + rng_below(r, n_tensors + 1) * 64;
+            switch (rng_below(r, 6)) {
+            case 0: memcpy(changed + a, changed + b, 4); break; /* a number that fits elsewhere */
+            case 1: spoil_alike(changed, first, 64 + rng_below(r, n_ops * 32) * 4, r); break;
+            case 2: spoil_alike(changed, first, 36, r); break; /* the input size */
+            case 3:
+                if (tensor < records) spoil_shape_and_name(changed + tensor, r);
+                break;
+            default: spoil(changed, a, r);
+            }
         }
         seal(changed, size);
         load(changed, size, "mutation", i);
@@ -169,6 +214,7 @@ int main(int argc, char **argv)
         check(load(image, size, "sound", 0) == CLSTM_OK, "image %zu does not load", i);
         check_cuts(image, size);
         check_flips(image, size);
+        check_certificate(image, size);
         check_mutations(image, size, strtoull(argv[2], NULL, 10), &r);
     }
     printf("%zu images, %ld of the changed ones load\n", pack.n, n_loaded);

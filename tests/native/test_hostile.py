@@ -42,7 +42,7 @@ def small():
 
     one = np.ones(2, np.float32)
     plain = [nn.LSTM("a"), nn.Linear("b"), nn.BatchNorm1d("c"), nn.Softmax()]
-    tensors = lstm("a", 2, 3) | {
+    tensors = lstm("a", 23, 3) | {  # 23: a number that stands nowhere else in the records
         "b.weight": of(2, 3),
         "b.bias": of(2),
         "c.running_mean": of(2),

@@ -28,22 +28,24 @@ CHECKS = {  # programs, and the flags that they are built with
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
-    """Small ones: of models to run, and of images to damage."""
+    """Small ones: of models to run, and of images to damage; and one image alone."""
     folder = tmp_path_factory.mktemp("small")
     run = models.write_pack(folder / "run", models.images(240, seed=9, certified=2))
-    return run, models.write_pack(folder / "damage", list(test_hostile.small()))
+    images = list(test_hostile.small())
+    (folder / "one").write_bytes(images[0])
+    return run, models.write_pack(folder / "damage", images), folder / "one"
 
 
 def arguments(check, kernel, packs):
     """Only the set that has the fault, so that another one cannot give it away; but a fault in
     the words of one set alone is for the comparison of all."""
-    run, damage = packs
+    run, damage, one = packs
     return {
         "check_kernels": kernel,
         "digest": [run, 50_000, *kernel],
         "modes": [run, 4],
         "check_file": [damage, 5_000],
-        "check_memory": [damage, damage],
+        "check_memory": [damage, one],
     }[check]
 
 
