@@ -264,7 +264,8 @@ cdef class Stream:
 
         X: real numbers (T, I), converted to float32; or tokens (T,). T may be 0. out: float32
         (T, O) to write to, not overlapping X, or None. Returns (T, O). All is checked before
-        anything changes; the GIL is released meanwhile.
+        anything changes; the GIL is released meanwhile, and
+        nothing interrupts it: give hours of data in chunks.
         """
         cdef Py_buffer xs, ys
         cdef float *yp

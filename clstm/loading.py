@@ -89,6 +89,8 @@ def image_of(weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool) 
 def _image(
     tensors: Mapping[str, np.ndarray], layers: Sequence[nn.Layer] | None, strict: bool
 ) -> Image:
+    if isinstance(layers, nn.Layer):
+        layers = [layers]
     if layers is None:
         layers = guess(tensors, strict)
     return Image(*program.bind(list(layers), tensors, strict))
@@ -111,8 +113,19 @@ def from_state_dict(
     ``detach().cpu().numpy()`` or ``__array__``; bfloat16 torch tensors included. The options
     are those of :func:`load`."""
     options.pop("max_bytes", None)
-    tensors = {str(name): program.as_array(value) for name, value in mapping.items()}
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"expected a state dict, got {type(mapping).__name__}")
+    tensors = {str(name): _tensor(str(name), value) for name, value in mapping.items()}
     return build(_image(tensors, layers, strict), **options)
+
+
+def _tensor(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Mapping):
+        raise ModelFormatError(f"{name}: a dict, not a tensor; pass mapping[{name!r}] if it is one")
+    try:
+        return program.as_array(value)
+    except (TypeError, NotImplementedError) as error:
+        raise ModelFormatError(f"{name}: {error}") from None
 
 
 def build(
@@ -130,7 +143,7 @@ def build(
     return Model(
         write_image(image),
         precision=precision,
-        threads=threads,
+        threads=min(threads, 2**30),
         gemm=gemm,
         kernel=kernel,
         blas="\n".join(numpy_blas()) if word == "blas" else None,
@@ -175,10 +188,20 @@ def from_torch(module: Any, example: Any = None, **options: Any) -> Model:
 def _collect(module: Any, prefix: str, layers: list[nn.Layer], tensors: dict[str, Any]) -> None:
     kind = type(module).__name__
     ours = type(module).__module__.startswith("torch.nn.")
+    if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
+        raise UnsupportedError(
+            f"from_torch: {kind} has forward hooks, which change what it computes; remove them "
+            "(weight_norm: torch.nn.utils.remove_weight_norm, pruning: prune.remove)"
+        )
     if isinstance(module, list | tuple) or (kind in ("Sequential", "ModuleList") and ours):
         for i, child in enumerate(module):
             _collect(child, f"{prefix}.{i}" if prefix else str(i), layers, tensors)
         return
+    if kind.startswith("Parametrized"):
+        raise UnsupportedError(
+            f"from_torch: {kind}: first write "
+            "torch.nn.utils.parametrize.remove_parametrizations(module, name)"
+        )
     if not hasattr(module, "state_dict"):
         raise TypeError(f"from_torch: expected an nn.Module or a list of them, got {kind}")
     if not ours or kind not in _OPTIONS:

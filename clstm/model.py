@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -272,6 +273,8 @@ def _as_safetensors(image: Image, layers: list[nn.Layer]) -> bytes:
 
 def _write(target: Path, data: bytes) -> None:
     """Whole or not at all: a temporary file beside it, synced, then renamed over it."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -148,15 +148,16 @@ def _file_size(file: BinaryIO) -> int | None:
 
 
 def _fields(text: str) -> list[str]:
-    """Between commas, else semicolons, else tabs, else blanks."""
-    for mark in (",", ";", "\t"):
-        if mark in text:
-            return text.split(mark)
-    return text.split()
+    """Between commas, else semicolons, else tabs, else blanks; quotes around them taken off."""
+    mark = next((mark for mark in (",", ";", "\t") if mark in text), None)
+    return [field.strip().strip('"') for field in text.split(mark)]
 
 
 def _is_header(text: str) -> bool:
-    return not any(_is_number(field) for field in _fields(text))
+    """A comment, or names in every column. All else is a row, lest a damaged one be lost."""
+    return text.startswith("#") or all(
+        (f[:1].isalpha() or f[:1] == "_") and not _is_number(f) for f in _fields(text)
+    )
 
 
 def _is_number(field: str) -> bool:

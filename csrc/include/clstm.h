@@ -93,7 +93,8 @@ CLSTM_API void clstm_stream_free(clstm_stream *stream);
 
 /* HOT. One time step: x[input_size] in, y[output_size] out. x and y may be the same. */
 CLSTM_API void clstm_step(clstm_stream *stream, const float *x, float *y);
-/* HOT. The same for a model of tokens; an id out of range gives NaN and touches nothing. */
+/* HOT. The same for a model of tokens; an id out of range gives NaN and touches nothing. So
+ * does a token for a model of numbers, and a frame for a model of tokens. */
 CLSTM_API void clstm_step_token(clstm_stream *stream, int64_t token, float *y);
 /* HOT. n_steps steps: x[n_steps][input_size], y[n_steps][output_size]; no overlap. */
 CLSTM_API void clstm_run(clstm_stream *stream, size_t n_steps, const float *x, float *y);

@@ -78,6 +78,10 @@ void clstm_arena_free(struct arena *arena)
 void *clstm_carve(struct carver *carver, size_t count, size_t size)
 {
     const size_t at = carver->used, bytes = count * size;
+    if (at > SIZE_MAX / 2 || (size && count > (SIZE_MAX / 2 - at) / size)) {
+        carver->used = SIZE_MAX; /* more than there is; clstm_alloc will say so */
+        return NULL;
+    }
     carver->used += (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     return carver->memory ? carver->memory + at : NULL;
 }

@@ -117,6 +117,7 @@ clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
     size_t steps = m->bidirectional ? b->n_steps : FRAME_ROWS / b->n_batch;
     if (steps > b->n_steps) steps = b->n_steps;
     if (steps < 1) steps = 1;
+    if (b->n_batch > SIZE_MAX / steps) return CLSTM_NO_MEMORY;
     struct work work = {0};
     struct carver carver = {0};
     carve(&carver, m, b, steps, &work);

@@ -52,6 +52,10 @@ static void take_steps(clstm_stream *s, size_t n, const float *x, const int64_t 
     const clstm_model *m = s->model;
     struct frame *f = &s->frame;
     const size_t n_in = m->widths[0], n_out = m->widths[m->n_ops];
+    if (n_in ? !x : !tokens) { /* tokens for a model of numbers, or the reverse */
+        for (size_t i = 0; i < n * n_out; i++) y[i] = NAN;
+        return;
+    }
     f->n_steps = n;
     f->tokens = tokens;
     for (size_t t = 0; t < n && n_in; t++)

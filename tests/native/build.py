@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS_C = ROOT / "tests" / "c"
 X86, ARM = platform.machine() in ("x86_64", "AMD64"), platform.machine() in ("aarch64", "arm64")
 # RTLD_NOLOAD and the rest of dlfcn.h stand in libc itself since glibc 2.34
+O2 = ("-O2", "-Wall", "-Wextra")  # the cc line, and what it warns of
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 
@@ -45,6 +46,12 @@ def gcc():
     if path and "clang" in run([path, "--version"]).stdout:
         return None
     return path
+
+
+def itself(cc):
+    """One path for all names of a compiler: cc is mostly gcc or clang, and built with once."""
+    path = os.path.realpath(shutil.which(cc) or cc)
+    return cc if "ccache" in path else path
 
 
 def need(tool, what):
@@ -75,15 +82,16 @@ class Builder:
     def __init__(self, folder, root=ROOT):
         self.folder, self.root = Path(folder), root
         self.objects: dict[tuple, Future] = {}
+        self.warnings: dict[Path, str] = {}  # by object
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
-    def start(self, programs, cc="cc", flags=("-O2",)):
+    def start(self, programs, cc="cc", flags=O2):
         """Begins to compile; returns the futures of the objects."""
         slowest_first = sorted(sources(self.root), key=lambda path: "isa_scalar" not in path)
         files = [*slowest_first, *(TESTS_C / p for p in programs)]
-        return [self._object(str(file), cc, tuple(flags)) for file in files]
+        return [self._object(str(file), itself(cc), tuple(flags)) for file in files]
 
-    def __call__(self, programs, cc="cc", flags=("-O2",)):
+    def __call__(self, programs, cc="cc", flags=O2):
         """The path of the program that programs[0] gives its name."""
         objects = [future.result() for future in self.start(programs, cc, flags)]
         out = objects[0].parent / Path(programs[0]).stem
@@ -100,7 +108,10 @@ class Builder:
         name = "".join(c for c in "".join([Path(cc).name, *flags]) if c.isalnum() or c in "-.")
         out = self.folder / name / f"{Path(file).parent.name}-{Path(file).stem}.o"
         out.parent.mkdir(parents=True, exist_ok=True)
-        succeed([cc, *flags, f"-I{self.root}/csrc/include", "-c", file, "-o", out])
+        command = [cc, *flags, f"-I{self.root}/csrc/include", "-c", file, "-o", out]
+        done = run(command)
+        assert done.returncode == 0, f"{command}:\n{done.stderr[-4000:]}"
+        self.warnings[out] = done.stderr
         return out
 
     def close(self):

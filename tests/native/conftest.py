@@ -4,8 +4,6 @@ import pytest
 
 from build import Builder
 
-N_MODELS = 1024  # of the digest: at least a thousand
-
 
 @pytest.fixture(scope="session")
 def builder(tmp_path_factory):
@@ -17,4 +15,6 @@ def builder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pack(tmp_path_factory):
     """The path of a pack of N_MODELS random models."""
-    return models.write_pack(tmp_path_factory.mktemp("pack") / "models", models.images(N_MODELS))
+    return models.write_pack(
+        tmp_path_factory.mktemp("pack") / "models", models.images(models.N_MODELS)
+    )

@@ -6,77 +6,73 @@ from every rounding and flushing mode of the caller."""
 import re
 
 import pytest
+from models import N_MODELS
 
 import build
-from build import clang, found, gcc, need
-from conftest import N_MODELS
+from build import O2, clang, found, gcc, need
 
 DIGEST, MODES = (("digest.c", "drive.c", "check.c"), ("modes.c", "drive.c", "check.c"))
 STATIC = ("-O2", "-static")
 WORK = 100_000  # multiply-adds that each way may cost a model
 NATIVE = "-march=native"
-BUILDS = {
+HERE = {
     "gcc -O0": (gcc, "-O0"),
-    "gcc -O2": (gcc, "-O2"),  # the line that csrc/README.md gives, but for the name
+    "gcc -O2": (gcc, *O2),
     f"gcc -O3 {NATIVE}": (gcc, "-O3", NATIVE),
     "gcc -O2 -std=c11": (gcc, "-O2", "-std=c11"),
     "gcc -O2 -ffp-contract=fast": (gcc, "-O2", "-ffp-contract=fast"),
-    "clang -O2": (clang, "-O2"),
+    "clang -O2": (clang, *O2),
     f"clang -O3 {NATIVE} -ffp-contract=fast": (clang, "-O3", NATIVE, "-ffp-contract=fast"),
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def begun(builder):
-    """All builds are begun at once; each test waits for its own."""
-    builder.start(DIGEST)
-    for tool, *flags in BUILDS.values():
-        if tool():
-            builder.start(DIGEST, tool(), flags)
-    if arm_tools():
-        builder.start(DIGEST, arm_tools()[0], STATIC)
-
-
 def arm_tools():
+    """Compiler and emulator for AArch64, on a machine that is none."""
     tools = (found("aarch64-linux-gnu-gcc"), found("qemu-aarch64-static", "qemu-aarch64"))
     return tools if all(tools) and not build.ARM else None
 
 
-@pytest.fixture(scope="module")
-def digest(builder, pack):
+def digest(builder, pack, cc, flags, prefix=()):
     """Runs a build on the pack: (digest, names of the kernel sets that it ran)."""
-    known = {}
-
-    def of(name, cc, flags, prefix=()):
-        if name not in known:
-            out = build.succeed([*prefix, builder(DIGEST, cc, flags), pack, WORK])
-            assert re.search(r"digest: \d{5,} passed, 0 failed", out), out
-            assert f"of {N_MODELS} models" in out
-            sets = re.findall(rf"^(\w+): {N_MODELS} models, same bits$", out, re.MULTILINE)
-            known[name] = re.search(r"digest (\w{16})", out)[1], sets
-        return known[name]
-
-    return of
+    out = build.succeed([*prefix, builder(DIGEST, cc, flags), pack, WORK])
+    assert re.search(r"digest: \d{5,} passed, 0 failed", out), out
+    assert f"of {N_MODELS} models" in out
+    sets = re.findall(rf"^(\w+): {N_MODELS} models, same bits$", out, re.MULTILINE)
+    return re.search(r"digest (\w{16})", out)[1], sets
 
 
 @pytest.fixture(scope="module")
-def expected(digest):
-    """The digest of the line that csrc/README.md gives."""
-    return digest("cc -O2", "cc", ("-O2",))[0]
+def digests(request, builder, pack):
+    """Those of this session's tests, all begun at once: futures of digest() by name. "cc" is the
+    line that csrc/README.md gives."""
+    builds = {"cc": ("cc", O2)}
+    chosen = {
+        getattr(i, "callspec", None) and i.callspec.params.get("name")
+        for i in request.session.items
+    }
+    for name in HERE:
+        tool, *flags = HERE[name]
+        if name in chosen and tool():
+            builds[name] = (tool(), flags)
+    if arm_tools():
+        cc, qemu = arm_tools()
+        builds["arm"] = (cc, STATIC, [qemu])
+    for cc, flags, *_ in builds.values():
+        builder.start(DIGEST, cc, flags)
+    return {name: builder.pool.submit(digest, builder, pack, *how) for name, how in builds.items()}
 
 
-@pytest.mark.parametrize("name", BUILDS)
-def test_one_digest_of_all_builds(name, digest, expected):
-    tool, *flags = BUILDS[name]
-    value, sets = digest(name, need(tool(), name.split()[0]), flags)
-    assert value == expected
+@pytest.mark.parametrize("name", HERE)
+def test_one_digest_of_all_builds(name, digests):
+    need(HERE[name][0](), name.split()[0])
+    value, sets = digests[name].result()
+    assert value == digests["cc"].result()[0]
     assert "scalar" in sets and len(sets) > (1 if build.ARM else 0)
 
 
-def test_one_digest_of_arm_under_qemu(digest, expected):
-    tools = need(arm_tools(), "aarch64-linux-gnu-gcc and qemu-aarch64")
-    value, sets = digest("arm", tools[0], STATIC, [tools[1]])
-    assert (value, sets) == (expected, ["neon", "scalar"])
+def test_one_digest_of_arm_under_qemu(digests):
+    need(arm_tools(), "aarch64-linux-gnu-gcc and qemu-aarch64")
+    assert digests["arm"].result() == (digests["cc"].result()[0], ["neon", "scalar"])
 
 
 def test_modes_of_the_caller_change_no_bits(builder, pack):

@@ -69,6 +69,7 @@ def test_run_of_a_foreign_file_with_options(run: Cli, foreign: Path, model: clst
         (b"1,2,3\n4,5,6\n", ["--no-header"]),
         (b"1; 2; 3\n4;5;6\n", []),
         (b"1\t2\t3\n4\t5\t6\n", []),
+        (b'"1","2","3"\n"4",5,6\n', []),
         (b"  1 2   3.0\n4e0 5 +6\n", []),
     ],
 )
@@ -88,6 +89,10 @@ def test_csv_as_others_write_it(
         (b"1,2,3\n4,x,6\n", [], ["line 2", "'x' is no number"]),
         (b"1,2,3\n1_0,5,6\n", [], ["line 2", "'1_0' is no number"]),
         (b"1,x,3\n", [], ["line 1", "'x' is no number"]),
+        (b",,\n1,2,3\n", [], ["line 1", "'' is no number"]),
+        (b"$1,$2,$3\n", [], ["line 1", "'$1' is no number"]),
+        (b"1a,2b,3c\n", [], ["line 1", "'1a' is no number"]),
+        (b"\xff\xfe1\0,2,3\n", [], ["line 1", "is no number"]),
         (b"a,b,c\n", ["--no-header"], ["line 1", "'a' is no number"]),
         (b"a,b,c\nd,e,f\n", [], ["line 2", "'d' is no number"]),
         (b"1,2,3\n\xff\xfe,5,6\n", [], ["line 2", "is no number"]),
