@@ -109,6 +109,18 @@ def test_objects(kernel, compiler, tmp_path):
     check_set(kernel, functions(objdump, compiled(tmp_path, cc, kernel, [*setup_flags(), "-fPIC"])))
 
 
+@pytest.mark.skipif(not build.X86, reason="not run: not x86-64")
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-Os"])
+@pytest.mark.parametrize("kernel", ["avx2", "avx512"])
+def test_wide_registers_are_left_clean(kernel, level, tmp_path):
+    """Or SSE code of the host runs 20 times slower after a step; gcc does it from -O2 on only."""
+    objdump = need(found("objdump"), "objdump")
+    code = functions(objdump, compiled(tmp_path, "cc", kernel, [level]))
+    for name in ("product", "lstm", "map", "norm"):
+        last = [text for _, text in code[name]].index("ret")
+        assert any("vzeroupper" in text for _, text in code[name][:last]), name
+
+
 def test_neon_from_the_cross_compiler(tmp_path):
     cc = need(found("aarch64-linux-gnu-gcc"), "aarch64-linux-gnu-gcc")
     objdump = need(found("aarch64-linux-gnu-objdump"), "aarch64-linux-gnu-objdump")

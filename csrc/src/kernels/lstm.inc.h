@@ -105,11 +105,8 @@ static void lstm_many_rows(const struct panels *p, const struct lstm_rows *rows)
 
 static void lstm(const struct panels *p, const struct lstm_rows *rows)
 {
-    if (rows->n == 1) {
-        lstm_one_row(p, rows);
-        return;
-    }
-    for (size_t r = 0; r < rows->n; r += ROW_GROUP) {
+    if (rows->n == 1) lstm_one_row(p, rows);
+    for (size_t r = 0; rows->n > 1 && r < rows->n; r += ROW_GROUP) {
         struct lstm_rows group = *rows;
         group.n = rows->n - r < ROW_GROUP ? rows->n - r : ROW_GROUP;
         group.total += r * rows->total_stride;
@@ -119,4 +116,5 @@ static void lstm(const struct panels *p, const struct lstm_rows *rows)
         group.out.at += r * rows->out.stride;
         lstm_many_rows(p, &group);
     }
+    v_leave();
 }

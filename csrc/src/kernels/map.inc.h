@@ -31,5 +31,6 @@ static void map(enum map_kind kind, size_t n, const float *x, float *y, const fl
         EACH(v_select(v_lt(v_all(p[1]), v_mul(v_all(p[0]), v)), v,
                       v_div(softplus(v_mul(v_all(p[0]), v)), v_all(p[0]))));
     }
+    v_leave();
 #undef EACH
 }

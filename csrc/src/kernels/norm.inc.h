@@ -108,4 +108,5 @@ static void norm(enum norm_kind kind, size_t n, const float *x, float *y, const 
 {
     if (kind == NORM_LAYER) layer_norm(n, x, y, weight, bias, eps);
     else softmax(kind == NORM_LOG_SOFTMAX, n, x, y);
+    v_leave();
 }

@@ -136,4 +136,5 @@ static void product(const struct panels *p, size_t n, const float *x, size_t x_s
 {
     if (p->n_gates == 4) product_gates(4, p, n, x, x_stride, y);
     else product_gates(1, p, n, x, x_stride, y);
+    v_leave();
 }

@@ -48,3 +48,4 @@ INLINE vf v_split(vf a, vf *n)
     *n = v_select(high, v_add(e, v_all(1.0f)), e);
     return v_select(high, v_mul(m, v_all(0.5f)), m);
 }
+INLINE void v_leave(void) { _mm256_zeroupper(); }

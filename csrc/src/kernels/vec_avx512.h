@@ -38,3 +38,4 @@ INLINE vf v_split(vf a, vf *n)
     *n = _mm512_mask_add_ps(e, high, e, v_all(1.0f));
     return _mm512_mask_mul_ps(m, high, m, v_all(0.5f));
 }
+INLINE void v_leave(void) { _mm256_zeroupper(); }
