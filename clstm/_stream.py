@@ -27,7 +27,9 @@ def real(x: Any, name: str) -> np.ndarray:
     try:
         array = x if type(x) is np.ndarray else as_array(x)
     except (TypeError, ValueError) as error:
-        raise DTypeError(f"{name}: {error}") from None
+        why = str(error)
+        why = why if why.startswith("expected") else f"expected an array of numbers: {why}"
+        raise DTypeError(f"{name}: {why}") from None
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{name}: expected real numbers, got {array.dtype}")
     return array
