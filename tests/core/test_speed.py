@@ -27,7 +27,7 @@ def model():
 pytestmark = pytest.mark.timing
 
 
-def least(*sides):
+def quickest(*sides):
     """Least seconds of each, one call of each in turn: what load adds is not ours."""
     times = [[] for _ in sides]
     for _ in range(ROUNDS):
@@ -41,7 +41,7 @@ def least(*sides):
 def check_ratio(slow, fast, least, what):
     ratios = []
     for _ in range(TRIES):
-        a, b = least(slow, fast)
+        a, b = quickest(slow, fast)
         ratios.append(a / b)
         print(f"{what}: {a * 1e6:.1f} us / {b * 1e6:.1f} us = {a / b:.2f}")
         if ratios[-1] >= least:
