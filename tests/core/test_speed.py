@@ -60,17 +60,6 @@ def test_a_sequence_is_faster_than_its_steps(model):
     check_ratio(steps, lambda: model(batched), 1.25, "64 steps / one sequence of 64")
 
 
-def test_a_batch_is_faster_than_its_rows(model):
-    x = samples.floats(samples.rng_of(1), B, H)
-    rows = [(model.stream(), row) for row in x]
-
-    def steps():
-        for s, row in rows:
-            s.step(row)
-
-    check_ratio(steps, lambda: model(x[None]), 2.0, "16 streams' steps / one batch of 16")
-
-
 def test_a_batch_of_sequences_is_faster_than_its_rows(model):
     x = samples.floats(samples.rng_of(1), T, B, H)
     rows = [(model.stream(), row) for row in x[0]]
