@@ -26,6 +26,14 @@ struct frame {
     float *gathered;     /* [max_batch] h rows side by side, for the BLAS       */
     const float **h;     /* [max_batch]                                         */
     float **c;           /* [max_batch]                                         */
+    /* Of the cells whose options need them: */
+    float *c_old;    /* [max_batch] c of the step before                    */
+    float *c_new;    /* [max_batch] a copy of c, or c normalised            */
+    float *reset;    /* [max_batch] r * h of a GRU                          */
+    float *update;   /* [max_batch] its z                                   */
+    float *sums[2];  /* [max_batch] totals to be normalised                 */
+    float *logical;  /* one row of them, gate by gate                       */
+    const float **k; /* [max_batch] rows of the c part, or of reset         */
 };
 
 /* Lays a frame for at most max_rows rows, max_batch a step, out in the carver's memory. */
@@ -39,7 +47,12 @@ size_t clstm_run_rows(const clstm_model *m);
 void clstm_walk(const clstm_model *m, struct frame *f);
 
 /* recurrent.c */
-void clstm_lstm_walk(const clstm_model *m, const struct lstm *l, struct frame *f, struct values in,
-                     struct values out);
+void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struct frame *f,
+                          struct values in, struct values out);
+
+/* step_cell.c: step t of n rows, whose h and c pointers stand in the frame. `total` has x in it
+ * already, unless x is given; then its stride is 0 and it is the biases'. */
+void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f, size_t t,
+                     size_t n, struct values total, const struct values *x, struct values out);
 
 #endif

@@ -123,7 +123,8 @@ clstm_status clstm_blas_open(const clstm_options *opt, struct arena *memory, str
 
 int clstm_blas_pack(struct arena *memory, const struct panels *p, struct blas_panels *out)
 {
-    const size_t width = p->n_gates * UNITS, n_k = p->n_x + p->n_h, n = p->n_blocks * width;
+    const size_t width = p->n_gates * UNITS, n_k = p->n_x + p->n_h + p->n_c,
+                 n = p->n_blocks * width;
     float *matrix = clstm_arena_take(memory, n_k * n * sizeof *matrix);
     if (!matrix) return 0;
     for (size_t b = 0; b < p->n_blocks; b++)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "pack.h"
 #include "status.h"
 
 /* Two numbers a feature in double: y = x scale + shift. */
@@ -52,52 +53,13 @@ static int is_affine(const struct op_record *op)
 static const struct op_record *foldable(const struct weights *w, size_t i)
 {
     const struct op_record *found = NULL;
-    for (size_t j = i + 1; j < w->header->n_ops; j++) {
-        if (w->ops[j].inputs[0] != i + 1) continue;
-        if (found || !is_affine(&w->ops[j])) return NULL;
-        found = &w->ops[j];
-    }
-    return found;
-}
-
-static clstm_status make_lstm(struct clstm_model *m, const struct weights *w,
-                              const struct op_record *rec, struct lstm *out)
-{
-    const size_t n_directions = rec->flags & FLAG_BIDIRECTIONAL ? 2 : 1;
-    const size_t n_layers = rec->dims[LSTM_LAYERS], n_cells = n_layers * n_directions;
-    const size_t n_hidden = rec->dims[LSTM_HIDDEN], n_proj = rec->dims[LSTM_PROJ];
-    const size_t n_out = n_proj ? n_proj : n_hidden;
-    *out = (struct lstm){clstm_arena_take(&m->memory, n_cells * sizeof *out->cells), n_layers,
-                         n_directions};
-    if (!out->cells) return CLSTM_NO_MEMORY;
-    if (n_directions == 2) m->bidirectional = 1;
-    size_t next = 0;
-    for (size_t i = 0; i < n_cells; i++) {
-        struct lstm_cell *cell = &out->cells[i];
-        cell->n_input = i < n_directions ? rec->dims[LSTM_INPUT] : n_out * n_directions;
-        cell->n_hidden = n_hidden;
-        cell->n_out = n_out;
-        cell->h_at = m->state_row;
-        cell->c_at = cell->h_at + padded(n_out);
-        m->state_row = cell->c_at + padded(n_hidden);
-        m->state_size += n_out + n_hidden;
-        struct matrix gates = {.n_gates = 4, .n_out = n_hidden, .n_x = cell->n_input, .n_h = n_out};
-        gates.w = clstm_tensor(w, rec, next++);
-        gates.u = clstm_tensor(w, rec, next++);
-        if (rec->flags & FLAG_BIAS) {
-            gates.b1 = clstm_tensor(w, rec, next++);
-            gates.b2 = clstm_tensor(w, rec, next++);
+    for (size_t j = i + 1; j < w->header->n_ops; j++)
+        for (size_t k = 0; k < w->ops[j].n_inputs; k++) {
+            if (w->ops[j].inputs[k] != i + 1) continue;
+            if (found || !is_affine(&w->ops[j])) return NULL;
+            found = &w->ops[j];
         }
-        if (!clstm_pack(&m->memory, &gates, &cell->gates)) return CLSTM_NO_MEMORY;
-        if (m->blas.sgemm && !clstm_blas_pack(&m->memory, &cell->gates, &cell->blas))
-            return CLSTM_NO_MEMORY;
-        const struct matrix project = {.n_gates = 1,
-                                       .n_out = n_out,
-                                       .n_x = n_hidden,
-                                       .w = n_proj ? clstm_tensor(w, rec, next++) : NULL};
-        if (n_proj && !clstm_pack(&m->memory, &project, &cell->project)) return CLSTM_NO_MEMORY;
-    }
-    return CLSTM_OK;
+    return found;
 }
 
 static clstm_status make_linear(struct clstm_model *m, const struct weights *w, size_t i,
@@ -178,9 +140,12 @@ static clstm_status make_op(struct clstm_model *m, const struct weights *w, size
     struct op *op = &m->ops[i];
     const size_t width = m->widths[rec->inputs[0]], before = rec->inputs[0];
     const float p0 = (float)rec->params[0], p1 = (float)rec->params[1];
-    op->input = before;
+    op->n_inputs = rec->n_inputs;
+    for (size_t k = 0; k < rec->n_inputs; k++) op->inputs[k] = rec->inputs[k];
     switch ((enum op_kind)rec->kind) {
-    case OP_LSTM: op->action = RUN_LSTM; return make_lstm(m, w, rec, &op->lstm);
+    case OP_LSTM:
+    case OP_GRU:
+    case OP_RNN: op->action = RUN_CELLS; return clstm_make_cells(m, w, rec, &op->recurrent);
     case OP_LINEAR: op->action = RUN_PRODUCT; return make_linear(m, w, i, &op->product);
     case OP_EMBEDDING: op->action = RUN_EMBEDDING; return make_embedding(m, w, rec, &op->embedding);
     case OP_LAYER_NORM: op->action = RUN_NORM; return make_layer_norm(m, w, rec, width, &op->norm);
@@ -191,6 +156,18 @@ static clstm_status make_op(struct clstm_model *m, const struct weights *w, size
         return make_affine(m, w, rec, width, &op->map);
     case OP_IDENTITY:
     case OP_DROPOUT: break;
+    case OP_ADD:
+    case OP_MUL:
+        if (rec->n_inputs == 1) break;
+        op->action = RUN_COMBINE;
+        op->combine = rec->kind == OP_ADD ? MAP_ADD : MAP_MUL;
+        return CLSTM_OK;
+    case OP_CONCAT:
+    case OP_OUTPUT: op->action = rec->n_inputs == 1 ? RUN_ALIAS : RUN_CONCAT; return CLSTM_OK;
+    case OP_SLICE:
+        op->action = RUN_SLICE;
+        op->start = rec->dims[0];
+        return CLSTM_OK;
     case OP_PRELU:
         op->action = RUN_MAP;
         return make_leaky(m, clstm_tensor(w, rec, 0), w->tensors[rec->first_tensor].dims[0], width,
@@ -222,14 +199,14 @@ static clstm_status make_initial(struct clstm_model *m, const struct weights *w)
     m->initial = clstm_arena_take(&m->memory, m->state_row * sizeof(float));
     if (!m->initial) return CLSTM_NO_MEMORY;
     for (size_t i = 0; i < m->n_ops; i++) {
-        if (m->ops[i].action != RUN_LSTM) continue;
+        if (m->ops[i].action != RUN_CELLS) continue;
         const struct op_record *rec = &w->ops[i];
-        const struct lstm *l = &m->ops[i].lstm;
+        const struct recurrent *l = &m->ops[i].recurrent;
         size_t next = rec->n_tensors;
         const float *c0 = rec->flags & FLAG_C0 ? clstm_tensor(w, rec, --next) : NULL;
         const float *h0 = rec->flags & FLAG_H0 ? clstm_tensor(w, rec, --next) : NULL;
         for (size_t j = 0; j < l->n_layers * l->n_directions; j++) {
-            const struct lstm_cell *cell = &l->cells[j];
+            const struct cell *cell = &l->cells[j];
             if (h0) memcpy(m->initial + cell->h_at, h0 + j * cell->n_out, cell->n_out * sizeof *h0);
             if (c0)
                 memcpy(m->initial + cell->c_at, c0 + j * cell->n_hidden,
@@ -304,4 +281,4 @@ size_t clstm_model_bytes(const clstm_model *m) { return sizeof *m + m->memory.by
 const char *clstm_kernel(const clstm_model *m) { return m->kernels->name; }
 const char *clstm_gemm(const clstm_model *m) { return m->blas.sgemm ? "blas" : "packed"; }
 const char *clstm_blas(const clstm_model *m) { return m->blas.path; }
-int clstm_streamable(const clstm_model *m) { return !m->bidirectional; }
+int clstm_streamable(const clstm_model *m) { return !m->against_time; }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The LSTM over a frame: for each layer and direction the input part of all rows as one
+/* A recurrent op over a frame: for each layer and direction the input part of all rows as one
  * product, then the recurrence step by step, from the totals that the product left. */
 #include <string.h>
 
@@ -12,69 +12,38 @@ static struct values from(struct values v, size_t r)
     return (struct values){v.at + r * v.stride, v.stride};
 }
 
-/* Totals of n rows from bias and x, by either back end. */
-static struct values input_part(const clstm_model *m, const struct lstm_cell *cell, struct frame *f,
+/* Totals of n rows from bias and x, by either back end; late gates behind the early ones. */
+static struct values input_part(const clstm_model *m, const struct cell *cell, struct frame *f,
                                 size_t n, struct values x)
 {
-    const struct values z = {f->z, cell->gates.n_blocks * 4 * UNITS};
-    if (m->blas.sgemm && n > 1) {
+    const struct values z = {f->z, cell_sums(cell)};
+    if (cell->blas.x && n > 1) {
         for (size_t r = 0; r < n; r++)
             memcpy(z.at + r * z.stride, cell->gates.bias, z.stride * sizeof *z.at);
         clstm_blas_product(&m->blas, cell->blas.x, z.stride, cell->n_input, n, x.at, x.stride, z);
-    } else m->kernels->product(&cell->gates, n, x.at, x.stride, z);
-    return z;
-}
-
-/* totals += U h by the BLAS, which wants its rows side by side. */
-static void recurrent_part(const clstm_model *m, const struct lstm_cell *cell, struct frame *f,
-                           size_t n, struct values z)
-{
-    const size_t stride = padded(cell->n_out);
-    for (size_t r = 0; r < n; r++)
-        memcpy(f->gathered + r * stride, f->h[r], cell->n_out * sizeof *f->h[r]);
-    clstm_blas_product(&m->blas, cell->blas.h, z.stride, cell->n_out, n, f->gathered, stride, z);
-}
-
-/* Step t of n rows, whose h and c pointers stand in the frame. `total` has x in it already,
- * unless x is given; then it is the bias. */
-static void step_rows(const clstm_model *m, const struct lstm_cell *cell, struct frame *f, size_t t,
-                      size_t n, struct values total, const struct values *x, struct values out)
-{
-    const int project = cell->project.n_blocks > 0;
-    struct lstm_rows rows = {.n = n,
-                             .total = total.at,
-                             .total_stride = total.stride,
-                             .h = f->h,
-                             .c = f->c,
-                             .out = out,
-                             .backward = (f->turn + t) & 1};
-    if (project) rows.out = (struct values){f->unprojected, padded(cell->n_hidden)};
-    if (x) rows.x = x->at, rows.x_stride = x->stride;
-    if (m->blas.sgemm && n > 1) {
-        recurrent_part(m, cell, f, n, total);
-        rows.h = NULL;
+        return z;
     }
-    m->kernels->lstm(&cell->gates, &rows);
-    if (!project) return;
-    m->kernels->product(&cell->project, n, rows.out.at, rows.out.stride, out);
-    for (size_t r = 0; r < n; r++)
-        m->kernels->map(MAP_FLUSH, padded(cell->n_out), row(out, r), out.at + r * out.stride, NULL,
-                        NULL, (const float[2]){0});
+    m->kernels->product(&cell->gates, n, x.at, x.stride, z);
+    if (cell->late.n_blocks) {
+        float *at = z.at + cell->gates.n_blocks * cell->gates.n_gates * UNITS;
+        m->kernels->product(&cell->late, n, x.at, x.stride, (struct values){at, z.stride});
+    }
+    return z;
 }
 
 /* Where step t of n rows finds h and c: h in the outputs of the step before it (`behind`,
  * n_behind rows), or in the state for a sequence that begins here. */
-static void point(const struct lstm_cell *cell, struct frame *f, size_t n, struct values behind,
+static void point(const struct cell *cell, struct frame *f, size_t n, struct values behind,
                   size_t n_behind)
 {
     for (size_t r = 0; r < n; r++) {
         f->h[r] = r < n_behind ? row(behind, r) : f->state[r] + cell->h_at;
-        f->c[r] = f->state[r] + cell->c_at;
+        if (cell->has_c) f->c[r] = f->state[r] + cell->c_at;
     }
 }
 
 /* The h of sequences begin ... end - 1, which stop here, goes back to their states. */
-static void keep(const struct lstm_cell *cell, struct frame *f, struct values out, size_t begin,
+static void keep(const struct cell *cell, struct frame *f, struct values out, size_t begin,
                  size_t end)
 {
     for (size_t r = begin; r < end; r++)
@@ -99,14 +68,14 @@ static size_t steps_that_fit(const struct frame *f, size_t t, int reverse)
     return n;
 }
 
-static void walk_cell(const clstm_model *m, const struct lstm_cell *cell, struct frame *f,
+static void walk_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
                       struct values in, struct values out, int reverse)
 {
     /* One step: x and h in one pass over the panels, unless the BLAS is to have both. */
-    if (f->n_steps == 1 && !(m->blas.sgemm && f->first[1] > 1)) {
+    if (f->n_steps == 1 && !(cell->blas.x && f->first[1] > 1)) {
         const size_t n = f->first[1];
         point(cell, f, n, out, 0);
-        step_rows(m, cell, f, 0, n, (struct values){cell->gates.bias, 0}, &in, out);
+        clstm_step_cell(m, cell, f, 0, n, (struct values){cell->gates.bias, 0}, &in, out);
         keep(cell, f, out, 0, n);
         return;
     }
@@ -122,7 +91,7 @@ static void walk_cell(const clstm_model *m, const struct lstm_cell *cell, struct
             const struct values now = from(out, at);
             if (reverse) point(cell, f, n, from(out, f->first[t + 1]), rows_at(f, t + 1));
             else point(cell, f, n, from(out, t ? f->first[t - 1] : 0), t ? n : 0);
-            step_rows(m, cell, f, t, n, from(z, at - first), NULL, now);
+            clstm_step_cell(m, cell, f, t, n, from(z, at - first), NULL, now);
             /* Forward, a sequence ends where the next step has fewer rows; in reverse, all
              * end at step 0. */
             if (!reverse) keep(cell, f, now, rows_at(f, t + 1), n);
@@ -131,16 +100,16 @@ static void walk_cell(const clstm_model *m, const struct lstm_cell *cell, struct
     }
 }
 
-void clstm_lstm_walk(const clstm_model *m, const struct lstm *l, struct frame *f, struct values in,
-                     struct values out)
+void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struct frame *f,
+                          struct values in, struct values out)
 {
     const size_t n_rows = f->first[f->n_steps];
     for (size_t k = 0; k < l->n_layers; k++) {
-        const struct lstm_cell *cells = l->cells + k * l->n_directions;
+        const struct cell *cells = l->cells + k * l->n_directions;
         const size_t n_out = cells->n_out, width = n_out * l->n_directions;
         const struct values between = {f->layer[k % 2], padded(width)};
         const struct values result = k + 1 < l->n_layers ? between : out;
-        if (l->n_directions == 1) walk_cell(m, cells, f, in, result, 0);
+        if (l->n_directions == 1) walk_cell(m, cells, f, in, result, l->reverse);
         else {
             /* Not straight into the result: a padded row of one would run into the other. */
             for (int d = 0; d < 2; d++)

@@ -114,7 +114,7 @@ clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
     if (b->n_steps && (!b->y || !(m->n_tokens ? (const void *)b->tokens : (const void *)b->x)))
         return CLSTM_BAD_ARGUMENT;
     /* A reverse direction begins at the end: only then must all steps be there at once. */
-    size_t steps = m->bidirectional ? b->n_steps : FRAME_ROWS / b->n_batch;
+    size_t steps = m->against_time ? b->n_steps : FRAME_ROWS / b->n_batch;
     if (steps > b->n_steps) steps = b->n_steps;
     if (steps < 1) steps = 1;
     if (b->n_batch > SIZE_MAX / steps) return CLSTM_NO_MEMORY;

@@ -19,17 +19,45 @@ static void embed(const struct embedding *e, size_t n, const int64_t *tokens, st
     }
 }
 
+/* out = in of the first input, combined with the others from left to right. */
+static void combine(const clstm_model *m, const struct op *op, const struct frame *f, size_t n,
+                    struct values out)
+{
+    struct values in = f->slot[op->inputs[0]];
+    const float none[2] = {0};
+    for (size_t k = 1; k < op->n_inputs; k++) {
+        const struct values other = f->slot[op->inputs[k]];
+        for (size_t r = 0; r < n; r++)
+            m->kernels->map(op->combine, out.stride, in.at + r * in.stride, out.at + r * out.stride,
+                            other.at + r * other.stride, NULL, none);
+        in = out;
+    }
+}
+
+static void concatenate(const clstm_model *m, const struct op *op, const struct frame *f, size_t n,
+                        struct values out)
+{
+    size_t at = 0;
+    for (size_t k = 0; k < op->n_inputs; k++) {
+        const struct values in = f->slot[op->inputs[k]];
+        const size_t width = m->widths[op->inputs[k]];
+        for (size_t r = 0; r < n; r++)
+            memcpy(out.at + r * out.stride + at, in.at + r * in.stride, width * sizeof *in.at);
+        at += width;
+    }
+}
+
 void clstm_walk(const clstm_model *m, struct frame *f)
 {
     const size_t n = f->first[f->n_steps];
     for (size_t i = 0; i < m->n_ops; i++) {
         const struct op *op = &m->ops[i];
-        const struct values in = f->slot[op->input], out = f->slot[i + 1];
+        const struct values in = f->slot[op->inputs[0]], out = f->slot[i + 1];
         switch (op->action) {
         case RUN_ALIAS: break;
-        case RUN_LSTM: clstm_lstm_walk(m, &op->lstm, f, in, out); break;
+        case RUN_CELLS: clstm_recurrent_walk(m, &op->recurrent, f, in, out); break;
         case RUN_PRODUCT: m->kernels->product(&op->product, n, in.at, in.stride, out); break;
-        case RUN_EMBEDDING: embed(&op->embedding, n, f->tokens, out, m->widths[1]); break;
+        case RUN_EMBEDDING: embed(&op->embedding, n, f->tokens, out, m->widths[i + 1]); break;
         case RUN_MAP:
             for (size_t r = 0; r < n; r++)
                 m->kernels->map(op->map.kind, in.stride, in.at + r * in.stride,
@@ -40,6 +68,13 @@ void clstm_walk(const clstm_model *m, struct frame *f)
                 m->kernels->norm(op->norm.kind, m->widths[i + 1], in.at + r * in.stride,
                                  out.at + r * out.stride, op->norm.weight, op->norm.bias,
                                  op->norm.eps);
+            break;
+        case RUN_COMBINE: combine(m, op, f, n, out); break;
+        case RUN_CONCAT: concatenate(m, op, f, n, out); break;
+        case RUN_SLICE:
+            for (size_t r = 0; r < n; r++)
+                memcpy(out.at + r * out.stride, in.at + r * in.stride + op->start,
+                       m->widths[i + 1] * sizeof *in.at);
             break;
         }
     }

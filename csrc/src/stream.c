@@ -33,7 +33,7 @@ size_t clstm_stream_bytes(const clstm_model *m)
 
 clstm_status clstm_stream_init(void *memory, size_t bytes, const clstm_model *m, clstm_stream **out)
 {
-    if (m->bidirectional) return CLSTM_UNSUPPORTED;
+    if (m->against_time) return CLSTM_UNSUPPORTED;
     if (!memory || bytes < clstm_stream_bytes(m)) return CLSTM_BAD_ARGUMENT;
     const uintptr_t past = (uintptr_t)memory + CACHE_LINE - 1;
     struct carver c = {.memory = (char *)(past - past % CACHE_LINE)};
@@ -46,7 +46,7 @@ clstm_status clstm_stream_init(void *memory, size_t bytes, const clstm_model *m,
 
 clstm_status clstm_stream_create(const clstm_model *m, clstm_stream **out)
 {
-    if (m->bidirectional) return CLSTM_UNSUPPORTED;
+    if (m->against_time) return CLSTM_UNSUPPORTED;
     const size_t bytes = clstm_stream_bytes(m);
     void *memory = clstm_alloc(bytes);
     if (!memory) return CLSTM_NO_MEMORY;
@@ -75,11 +75,12 @@ void clstm_stream_copy(clstm_stream *to, const clstm_stream *from)
 #define EACH_STATE(m, copy)                                                                        \
     for (size_t i = 0; i < (m)->n_ops; i++) {                                                      \
         const struct op *op = &(m)->ops[i];                                                        \
-        if (op->action != RUN_LSTM) continue;                                                      \
-        const size_t n_cells = op->lstm.n_layers * op->lstm.n_directions;                          \
-        const struct lstm_cell *cells = op->lstm.cells;                                            \
+        if (op->action != RUN_CELLS) continue;                                                     \
+        const size_t n_cells = op->recurrent.n_layers * op->recurrent.n_directions;                \
+        const struct cell *cells = op->recurrent.cells;                                            \
         for (size_t j = 0; j < n_cells; j++) copy(cells[j].h_at, cells[j].n_out);                  \
-        for (size_t j = 0; j < n_cells; j++) copy(cells[j].c_at, cells[j].n_hidden);               \
+        for (size_t j = 0; j < n_cells && cells->has_c; j++)                                       \
+            copy(cells[j].c_at, cells[j].n_hidden);                                                \
     }
 
 void clstm_state_load(const clstm_model *m, float *row, const float *logical)

@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "kernels/form.h"
 #include "status.h"
 
 #define SIZE_LIMIT (1u << 24) /* of any layer: products of two stay far below 2^63 */
@@ -69,40 +70,159 @@ static void needs_width(struct check *c, size_t width, size_t expected)
     if (width != expected) bad(c, "its input has another width than its tensors");
 }
 
-static size_t check_lstm(struct check *c, size_t width)
+#define LSTM_FLAGS                                                                                 \
+    (FLAG_PEEPHOLE | FLAG_PEEPHOLE_FULL | FLAG_OUTPUT_NEW | FLAG_COUPLED_F | FLAG_COUPLED_I |      \
+     FLAG_CELL_CLIP_STORED | FLAG_PROJ_BIAS | FLAG_LAYER_NORM | FLAG_LN_PER_GATE |                 \
+     FLAG_LN_SEPARATE | FLAG_LN_CELL | FLAG_LN_CELL_STORED | FLAG_LN_BIAS | FLAG_LN_CELL_BIAS |    \
+     FLAG_C0)
+#define CELL_FLAGS                                                                                 \
+    (FLAG_BATCH_FIRST | FLAG_BIDIRECTIONAL | FLAG_REVERSE | FLAG_CELL | FLAG_BIAS | FLAG_H0 |      \
+     FLAG_ACTIVATIONS)
+
+struct cell_shape clstm_cell_shape(const struct op_record *op)
 {
-    const struct op_record *op = c->op;
-    const size_t hidden = size_of(c, LSTM_HIDDEN, 1), proj = size_of(c, LSTM_PROJ, 0);
-    const size_t layers = size_of(c, LSTM_LAYERS, 1);
-    const size_t directions = op->flags & FLAG_BIDIRECTIONAL ? 2 : 1, out = proj ? proj : hidden;
-    size_t input = size_of(c, LSTM_INPUT, 1);
-    needs_width(c, width, input);
-    if (layers > 1024) bad(c, "more than 1024 layers");
-    if (proj >= hidden && proj) bad(c, "proj_size must be smaller than hidden_size");
-    if (op->flags & FLAG_CELL && (layers > 1 || directions > 1 || proj))
-        bad(c, "a cell has one layer, one direction and no projection");
-    for (size_t cell = 0; cell < layers * directions && !fault(c); cell++) {
-        if (cell == directions) input = out * directions;
-        take(c, 2, 4 * hidden, input);
-        take(c, 2, 4 * hidden, out);
-        if (op->flags & FLAG_BIAS) {
-            take(c, 1, 4 * hidden, 0);
-            take(c, 1, 4 * hidden, 0);
-        }
-        if (proj) take(c, 2, proj, hidden);
-    }
-    if (op->flags & FLAG_H0) take(c, 2, layers * directions, out);
-    if (op->flags & FLAG_C0) take(c, 2, layers * directions, hidden);
-    return out * directions;
+    const int lstm = op->kind == OP_LSTM, coupled = op->flags & (FLAG_COUPLED_F | FLAG_COUPLED_I);
+    const size_t directions = op->flags & FLAG_BIDIRECTIONAL ? 2 : 1, proj = op->dims[CELL_PROJ];
+    return (struct cell_shape){.n_gates = lstm                 ? (coupled ? 3 : 4)
+                                          : op->kind == OP_GRU ? 3
+                                                               : 1,
+                               .n_functions = lstm                 ? 3
+                                              : op->kind == OP_GRU ? 2
+                                                                   : 1,
+                               .n_cells = op->dims[CELL_LAYERS] * directions,
+                               .n_directions = directions,
+                               .n_out = lstm && proj ? proj : op->dims[CELL_HIDDEN]};
 }
 
-static size_t check_op(struct check *c, size_t width)
+/* Options that contradict each other, or that this kind does not have. */
+static void check_options(struct check *c)
+{
+    const uint32_t f = c->op->flags;
+    const double *p = c->op->params;
+    const uint32_t known = CELL_FLAGS | (c->op->kind == OP_LSTM ? LSTM_FLAGS : 0) |
+                           (c->op->kind == OP_GRU ? FLAG_RESET_BEFORE : 0);
+    const uint32_t norm = FLAG_LN_PER_GATE | FLAG_LN_SEPARATE | FLAG_LN_CELL | FLAG_LN_BIAS;
+    if (f & ~known) bad(c, "an option that its kind does not have");
+    if (f & FLAG_PEEPHOLE && f & FLAG_PEEPHOLE_FULL) bad(c, "two peepholes");
+    if (f & FLAG_OUTPUT_NEW && !(f & FLAG_PEEPHOLE_FULL)) bad(c, "an option of full peepholes");
+    if (f & FLAG_COUPLED_F && f & FLAG_COUPLED_I) bad(c, "coupled both ways");
+    if (f & norm && !(f & FLAG_LAYER_NORM)) bad(c, "an option of layer normalisation");
+    if (f & (FLAG_LN_CELL_BIAS | FLAG_LN_CELL_STORED) && !(f & FLAG_LN_CELL))
+        bad(c, "an option of the cell's normalisation");
+    if (f & FLAG_LAYER_NORM && f & FLAG_PEEPHOLE_FULL)
+        bad(c, "full peepholes with layer normalisation");
+    if (f & FLAG_PROJ_BIAS && !c->op->dims[CELL_PROJ]) bad(c, "a bias without a projection");
+    if (f & FLAG_BIDIRECTIONAL && f & FLAG_REVERSE) bad(c, "two directions and one");
+    for (int i = PARAM_CLIP; i <= PARAM_PROJ_CLIP; i++)
+        if (!(p[i] >= 0)) bad(c, "a clip below 0");
+    if (isnan(p[PARAM_FORGET_BIAS])) bad(c, "forget_bias is not a number");
+    for (int i = PARAM_ZONE_H; i <= PARAM_ZONE_C; i++)
+        if (!(p[i] >= 0 && p[i] <= 1)) bad(c, "zoneout outside 0 ... 1");
+    if ((p[PARAM_ZONE_H] > 0 || p[PARAM_ZONE_C] > 0) && c->op->dims[CELL_PROJ])
+        bad(c, "zoneout with a projection");
+    for (int i = c->op->kind == OP_LSTM ? PARAM_ZONE_C + 1 : PARAM_CELL_CLIP; i <= PARAM_ZONE_C;
+         i++)
+        if (p[i] != 0) bad(c, "a number that its kind does not have");
+}
+
+/* The tensors of one layer and direction. */
+static void take_cell(struct check *c, size_t input, const struct cell_shape *shape)
+{
+    const uint32_t f = c->op->flags;
+    const size_t hidden = c->op->dims[CELL_HIDDEN], rows = shape->n_gates * hidden;
+    take(c, 2, rows, input);
+    take(c, 2, rows, shape->n_out);
+    if (f & FLAG_BIAS) {
+        take(c, 1, rows, 0);
+        take(c, 1, rows, 0);
+    }
+    if (c->op->dims[CELL_PROJ]) take(c, 2, shape->n_out, hidden);
+    if (f & FLAG_PROJ_BIAS) take(c, 1, shape->n_out, 0);
+    if (f & FLAG_PEEPHOLE) take(c, 1, 3 * hidden, 0);
+    if (f & FLAG_PEEPHOLE_FULL) take(c, 2, rows, hidden);
+    for (int norm = 0; f & FLAG_LAYER_NORM && norm < (f & FLAG_LN_SEPARATE ? 2 : 1); norm++) {
+        take(c, 1, rows, 0);
+        if (f & FLAG_LN_BIAS) take(c, 1, rows, 0);
+    }
+    if (f & FLAG_LN_CELL) take(c, 1, hidden, 0);
+    if (f & FLAG_LN_CELL_BIAS) take(c, 1, hidden, 0);
+}
+
+/* Behind the tensors of all cells: numbers of the options, then the initial states. */
+static void take_rest(struct check *c, const struct cell_shape *shape)
 {
     const struct op_record *op = c->op;
+    const size_t n_functions = shape->n_functions * shape->n_directions;
+    if (op->flags & FLAG_LAYER_NORM) {
+        take(c, 1, 1, 0);
+        if (!fault(c) && !(*clstm_tensor(c->w, op, c->next - 1) >= 0)) bad(c, "eps below 0");
+    }
+    if (op->flags & FLAG_ACTIVATIONS) take(c, 2, n_functions, 2);
+    uint32_t kinds = op->dims[CELL_FUNCTIONS];
+    for (size_t i = 0; i < n_functions; i++, kinds >>= 5)
+        if ((kinds & 31) >= GATE_FUNCTIONS) bad(c, "an unknown activation");
+    if (kinds || (op->dims[CELL_FUNCTIONS] && !(op->flags & FLAG_ACTIVATIONS)))
+        bad(c, "activations that it does not have");
+    if (op->flags & FLAG_H0) take(c, 2, shape->n_cells, shape->n_out);
+    if (op->flags & FLAG_C0) take(c, 2, shape->n_cells, op->dims[CELL_HIDDEN]);
+}
+
+static size_t check_recurrent(struct check *c, size_t width)
+{
+    const struct op_record *op = c->op;
+    const size_t hidden = size_of(c, CELL_HIDDEN, 1), proj = size_of(c, CELL_PROJ, 0);
+    const size_t layers = size_of(c, CELL_LAYERS, 1), input = size_of(c, CELL_INPUT, 1);
+    const struct cell_shape shape = clstm_cell_shape(op);
+    needs_width(c, width, input);
+    if (layers > 1024) bad(c, "more than 1024 layers");
+    if (proj && op->kind != OP_LSTM) bad(c, "only an LSTM has a projection");
+    if (proj >= hidden && proj) bad(c, "proj_size must be smaller than hidden_size");
+    if (op->flags & FLAG_CELL && (shape.n_cells > 1 || proj))
+        bad(c, "a cell has one layer, one direction and no projection");
+    check_options(c);
+    for (size_t cell = 0; cell < shape.n_cells && !fault(c); cell++)
+        take_cell(c, cell < shape.n_directions ? input : shape.n_out * shape.n_directions, &shape);
+    take_rest(c, &shape);
+    return shape.n_out * shape.n_directions;
+}
+
+/* Ops of several inputs: the sum of their widths, or the one that they share. */
+static size_t check_several(struct check *c, const size_t *widths)
+{
+    size_t sum = 0, first = widths[c->op->inputs[0]];
+    for (size_t i = 0; i < c->op->n_inputs; i++) {
+        sum += widths[c->op->inputs[i]];
+        if ((c->op->kind == OP_ADD || c->op->kind == OP_MUL) && widths[c->op->inputs[i]] != first)
+            bad(c, "inputs of different widths");
+    }
+    if (sum > SIZE_LIMIT) bad(c, "a size out of range");
+    for (size_t i = 0; c->op->kind == OP_OUTPUT && i < 4; i++)
+        if (c->op->dims[i] != (i < c->op->n_inputs ? widths[c->op->inputs[i]] : 0))
+            bad(c, "widths that are not those of its inputs");
+    if (c->op->kind == OP_OUTPUT &&
+        (c->op->dims[4] >> c->op->n_inputs || c->index + 1 != c->w->header->n_ops))
+        bad(c, "outputs that are not the model's");
+    return c->op->kind == OP_ADD || c->op->kind == OP_MUL ? first : sum;
+}
+
+static size_t check_op(struct check *c, const size_t *widths)
+{
+    const struct op_record *op = c->op;
+    const size_t width = widths[op->inputs[0]];
     const double *p = op->params;
     size_t n;
     switch ((enum op_kind)op->kind) {
-    case OP_LSTM: return check_lstm(c, width);
+    case OP_LSTM:
+    case OP_GRU:
+    case OP_RNN: return check_recurrent(c, width);
+    case OP_ADD:
+    case OP_MUL:
+    case OP_CONCAT:
+    case OP_OUTPUT: return check_several(c, widths);
+    case OP_SLICE:
+        if (op->dims[0] >= op->dims[1] || op->dims[1] > width)
+            bad(c, "features that are not there");
+        return op->dims[1] - op->dims[0];
     case OP_LINEAR:
         needs_width(c, width, size_of(c, 0, 1));
         n = size_of(c, 1, 1);
@@ -111,7 +231,10 @@ static size_t check_op(struct check *c, size_t width)
         return n;
     case OP_EMBEDDING:
         n = size_of(c, 1, 1);
-        if (c->index != 0 || op->inputs[0] != 0) bad(c, "tokens come first or not at all");
+        if (width) bad(c, "its input is no tokens");
+        for (size_t i = 0; i < c->index; i++)
+            if (c->w->ops[i].kind == OP_EMBEDDING && c->w->ops[i].dims[0] != op->dims[0])
+                bad(c, "tables of different sizes for the same tokens");
         take(c, 2, size_of(c, 0, 1), n);
         return n;
     case OP_LAYER_NORM:
@@ -158,23 +281,36 @@ static size_t check_op(struct check *c, size_t width)
     return 0;
 }
 
+/* Inputs of op i: each from a slot before it; none left over. */
+static void check_inputs(struct check *c, const size_t *widths)
+{
+    const struct op_record *op = c->op;
+    const int several =
+        op->kind == OP_ADD || op->kind == OP_MUL || op->kind == OP_CONCAT || op->kind == OP_OUTPUT;
+    if (op->n_inputs < 1 || op->n_inputs > (several ? 4 : 1)) bad(c, "a number of inputs");
+    for (size_t i = 0; i < 4; i++)
+        if (op->inputs[i] > (i < op->n_inputs ? c->index : 0))
+            bad(c, "inputs that do not come before it");
+    /* Tokens have no width; an identity may pass them on. */
+    for (size_t i = 0; !fault(c) && i < op->n_inputs; i++)
+        if (!widths[op->inputs[i]] && op->kind != OP_EMBEDDING && op->kind != OP_IDENTITY)
+            bad(c, "an input of tokens");
+}
+
 clstm_status clstm_weights_check(const struct weights *w, size_t *widths, char *err)
 {
     const size_t n_ops = w->header->n_ops;
     if (!n_ops) return clstm_fail(err, CLSTM_BAD_FILE, "a model without layers");
-    if (w->header->input_size > SIZE_LIMIT ||
-        (w->header->input_size == 0) != (w->ops[0].kind == OP_EMBEDDING))
-        return clstm_fail(err, CLSTM_BAD_FILE, "an input size that does not fit the first layer");
+    if (w->header->input_size > SIZE_LIMIT)
+        return clstm_fail(err, CLSTM_BAD_FILE, "an input size out of range");
     widths[0] = w->header->input_size;
     for (size_t i = 0; i < n_ops; i++) {
         const struct op_record *op = &w->ops[i];
         struct check c = {w, op, i, 0, CLSTM_OK, err};
-        if (op->n_inputs != 1 || op->inputs[0] > i || op->inputs[1] || op->inputs[2] ||
-            op->inputs[3] || (i > 0 && op->inputs[0] == 0 && widths[0] == 0))
-            bad(&c, "inputs that do not come before it");
-        else widths[i + 1] = check_op(&c, widths[op->inputs[0]]);
+        check_inputs(&c, widths);
+        if (!fault(&c)) widths[i + 1] = check_op(&c, widths);
         if (!fault(&c) && c.next != op->n_tensors) bad(&c, "a tensor too many");
         if (fault(&c)) return c.status;
     }
-    return CLSTM_OK;
+    return widths[n_ops] ? CLSTM_OK : clstm_fail(err, CLSTM_BAD_FILE, "tokens as an output");
 }

@@ -13,11 +13,18 @@
 /* The numbers are in files: never reused, never changed. */
 enum op_kind {
     OP_LSTM = 1,
+    OP_GRU = 2,
+    OP_RNN = 3,
     OP_LINEAR = 16,
     OP_EMBEDDING = 17,
     OP_LAYER_NORM = 18,
     OP_BATCH_NORM = 19,
     OP_AFFINE = 20,
+    OP_ADD = 21,
+    OP_MUL = 22,
+    OP_CONCAT = 23,
+    OP_SLICE = 24,
+    OP_OUTPUT = 25, /* a concatenation; which outputs there are is for the caller */
     OP_IDENTITY = 32,
     OP_DROPOUT = 33,
     OP_RELU = 34,
@@ -43,7 +50,24 @@ enum op_flag {
     FLAG_BIAS = 8, /* the layer has its bias tensors          */
     FLAG_WEIGHT = 16,
     FLAG_H0 = 32, /* learned initial states                  */
-    FLAG_C0 = 64
+    FLAG_C0 = 64,
+    FLAG_PEEPHOLE = 1 << 7, /* diagonal: rows i, f, o */
+    FLAG_PEEPHOLE_FULL = 1 << 8,
+    FLAG_OUTPUT_NEW = 1 << 9, /* o's full peephole reads c(t) */
+    FLAG_COUPLED_F = 1 << 10, /* f = 1 - i */
+    FLAG_COUPLED_I = 1 << 11, /* i = 1 - f */
+    FLAG_CELL_CLIP_STORED = 1 << 12,
+    FLAG_PROJ_BIAS = 1 << 13,
+    FLAG_LAYER_NORM = 1 << 14,
+    FLAG_LN_PER_GATE = 1 << 15,
+    FLAG_LN_SEPARATE = 1 << 16, /* of x's and of h's product */
+    FLAG_LN_CELL = 1 << 17,
+    FLAG_LN_CELL_STORED = 1 << 18,
+    FLAG_LN_BIAS = 1 << 19,
+    FLAG_LN_CELL_BIAS = 1 << 20,
+    FLAG_ACTIVATIONS = 1 << 21,
+    FLAG_RESET_BEFORE = 1 << 22, /* GRU: r before the product with h */
+    FLAG_REVERSE = 1 << 23       /* one direction, against time */
 };
 
 struct file_header {
@@ -81,8 +105,24 @@ struct weights {
     const char *text;                    /* names               */
 };
 
-/* Sizes of an OP_LSTM. */
-enum { LSTM_INPUT, LSTM_HIDDEN, LSTM_PROJ, LSTM_LAYERS };
+/* Dims and params of a recurrent op. Gate functions are 5 bits each, first lowest: three of
+ * an LSTM (of the gates, of g, of h), two of a GRU, one of an RNN, for each direction. */
+enum { CELL_INPUT, CELL_HIDDEN, CELL_PROJ, CELL_LAYERS, CELL_FUNCTIONS };
+enum {
+    PARAM_CLIP,
+    PARAM_CELL_CLIP,
+    PARAM_PROJ_CLIP,
+    PARAM_FORGET_BIAS,
+    PARAM_ZONE_H,
+    PARAM_ZONE_C
+};
+
+/* What the numbers of an op come to. */
+struct cell_shape {
+    size_t n_gates, n_functions, n_cells, n_directions, n_out;
+};
+struct cell_shape clstm_cell_shape(const struct op_record *op);
+static inline int is_recurrent(const struct op_record *op) { return op->kind <= OP_RNN; }
 
 /* Are these records and tensors a program? Every shape is checked here, so that what
  * builds the model can rely on them. widths[n_ops + 1] receives the width of each slot. */

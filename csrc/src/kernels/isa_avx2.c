@@ -12,10 +12,12 @@ REGION_BEGIN("avx2,fma")
 
 #include "product.inc.h"
 
-#include "lstm.inc.h"
+#include "finish.inc.h"
+
+#include "cell.inc.h"
 #include "map.inc.h"
 #include "norm.inc.h"
 REGION_END
 
-const struct kernels clstm_kernels_avx2 = {"avx2", CPU_AVX2, product, lstm, map, norm};
+const struct kernels clstm_kernels_avx2 = {"avx2", CPU_AVX2, product, cell, map, norm};
 #endif

@@ -12,10 +12,12 @@ REGION_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 
 #include "product.inc.h"
 
-#include "lstm.inc.h"
+#include "finish.inc.h"
+
+#include "cell.inc.h"
 #include "map.inc.h"
 #include "norm.inc.h"
 REGION_END
 
-const struct kernels clstm_kernels_avx512 = {"avx512", CPU_AVX512, product, lstm, map, norm};
+const struct kernels clstm_kernels_avx512 = {"avx512", CPU_AVX512, product, cell, map, norm};
 #endif

@@ -11,9 +11,11 @@
 
 #include "product.inc.h"
 
-#include "lstm.inc.h"
+#include "finish.inc.h"
+
+#include "cell.inc.h"
 #include "map.inc.h"
 #include "norm.inc.h"
 
-const struct kernels clstm_kernels_neon = {"neon", CPU_NEON, product, lstm, map, norm};
+const struct kernels clstm_kernels_neon = {"neon", CPU_NEON, product, cell, map, norm};
 #endif

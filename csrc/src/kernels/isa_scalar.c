@@ -10,8 +10,10 @@
 
 #include "product.inc.h"
 
-#include "lstm.inc.h"
+#include "finish.inc.h"
+
+#include "cell.inc.h"
 #include "map.inc.h"
 #include "norm.inc.h"
 
-const struct kernels clstm_kernels_scalar = {"scalar", CPU_ANY, product, lstm, map, norm};
+const struct kernels clstm_kernels_scalar = {"scalar", CPU_ANY, product, cell, map, norm};

@@ -13,6 +13,8 @@
 
 #include <stddef.h>
 
+#include "form.h"
+
 #define UNITS 16
 #define K_BLOCK 64
 #define GATES_MAX 4
@@ -20,13 +22,15 @@
 
 static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; }
 
-/* One packed matrix, or two side by side that are read for the same sums. */
+/* One packed matrix, or up to three side by side that are read for the same sums. */
 struct panels {
-    size_t n_gates;  /* 4 for an LSTM, 1 for a plain matrix                       */
-    size_t n_blocks; /* of UNITS outputs each                                     */
-    size_t n_x, n_h; /* inputs of the first and second part; either may be 0      */
-    float *weight;   /* owned: [n_blocks][n_x + n_h][n_gates][UNITS]              */
-    float *bias;     /* owned: [n_blocks][n_gates][UNITS]                         */
+    size_t n_gates;       /* 4 for an LSTM, 1 for a plain matrix                         */
+    size_t n_blocks;      /* of UNITS outputs each                                       */
+    size_t n_x, n_h, n_c; /* inputs of the parts, in the order of the sums; any may be 0 */
+    float *weight;        /* owned: [n_blocks][n_x + n_h + n_c][n_gates][UNITS]          */
+    float *bias;          /* owned: [n_blocks][n_gates][UNITS]                           */
+    float *apart;         /* owned: [n_blocks][UNITS], or NULL: of the last gate the h part
+                             is a sum of its own that begins here (GRU, r behind it)     */
 };
 
 /* Rows of values: row r begins at at[r * stride]. */
@@ -35,22 +39,30 @@ struct values {
     size_t stride;
 };
 
-/* The rows of one time step of one LSTM cell. */
-struct lstm_rows {
-    size_t n;            /* rows                                                   */
-    const float *total;  /* [n][total_stride] as product() left them, or the bias  */
-    size_t total_stride; /* 0: every row starts from the bias                      */
-    const float *x;      /* [n][x_stride], or NULL: x is in the totals already     */
+/* The rows of one time step of one cell. */
+struct cell_rows {
+    size_t n;            /* rows                                                     */
+    const float *total;  /* [n][total_stride] as product() left them, or the bias    */
+    size_t total_stride; /* 0: every row starts from the bias                        */
+    const float *x;      /* [n][x_stride], or NULL: x is in the totals already       */
     size_t x_stride;
-    const float *const *h; /* [n] rows of the last step, or NULL: in the totals too  */
-    float *const *c;       /* [n] cell states, updated where they lie                */
-    struct values out;     /* [n] new h                                              */
-    int backward;          /* blocks last to first: every other step, so that what the
-                              cache kept of weights larger than it is read first     */
+    const float *const *h; /* [n] rows of the h part, or NULL: in the totals too       */
+    const float *const *k; /* [n] rows of the c part                                   */
+    /* Of the same unit: */
+    const float *const *old; /* [n] the h of the last step, where the finish mixes it in */
+    float *const *c;         /* [n] cell states, updated where they lie                  */
+    struct values c_old;     /* [n] the c of the last step, for zoneout                  */
+    struct values squash;    /* [n] what goes through the output's function instead of c */
+    struct values z;         /* [n] z between FINISH_GRU_RESET and FINISH_GRU_NEW        */
+    struct values out;       /* [n] new h; or the totals, [n_blocks][n_gates][UNITS]     */
+    int backward;            /* blocks last to first: every other step, so that what the
+                                cache kept of weights larger than it is read first       */
 };
 
 /* y = f(x), element by element. */
 enum map_kind {
+    MAP_ADD,    /* x + a[i] */
+    MAP_MUL,    /* x a[i] */
     MAP_AFFINE, /* a[i] x + b[i] */
     MAP_CLAMP,  /* p0 ... p1: ReLU, ReLU6, Hardtanh */
     MAP_LEAKY,  /* a[i] x below 0: LeakyReLU, PReLU */
@@ -73,7 +85,9 @@ struct kernels {
     /* y[n][n_blocks][n_gates][UNITS] = bias + panels . x, over the x part alone. */
     void (*product)(const struct panels *p, size_t n, const float *x, size_t x_stride,
                     struct values y);
-    void (*lstm)(const struct panels *p, const struct lstm_rows *rows);
+    /* One step of a cell: bias or totals + panels . [x, h, k], then the finish of its form.
+     * Panels without inputs finish what stands in the totals. */
+    void (*cell)(const struct panels *p, const struct form *form, const struct cell_rows *rows);
     /* n floats, a multiple of UNITS; a and b are [n] or NULL. */
     void (*map)(enum map_kind kind, size_t n, const float *x, float *y, const float *a,
                 const float *b, const float p[2]);

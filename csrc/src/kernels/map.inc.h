@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Activations and scalings, element by element, over padded rows. */
 
-INLINE vf clamp(vf x, float low, float high) /* NaN stays; a bound of NaN is refused at load */
-{
-    return v_min(v_all(high), v_max(v_all(low), x));
-}
-
 static void map(enum map_kind kind, size_t n, const float *x, float *y, const float *a,
                 const float *b, const float p[2])
 {
@@ -17,6 +12,8 @@ static void map(enum map_kind kind, size_t n, const float *x, float *y, const fl
     break
     const vf zero = v_all(0.0f);
     switch (kind) {
+    case MAP_ADD: EACH(v_add(v, v_load(a + i)));
+    case MAP_MUL: EACH(v_mul(v, v_load(a + i)));
     case MAP_AFFINE: EACH(v_fma(v_load(a + i), v, v_load(b + i)));
     case MAP_CLAMP: EACH(clamp(v, p[0], p[1]));
     case MAP_LEAKY: EACH(v_select(v_lt(v, zero), v_mul(v_load(a + i), v), v));

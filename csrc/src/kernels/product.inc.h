@@ -7,12 +7,12 @@
 INLINE void one_row(const int P, const int G, vf *total, const float *const *w, size_t n_k,
                     const float *x)
 {
-    const float *panel[PANELS];
+    const float *panel[PANELS * GATES_MAX];
     UNROLL for (int b = 0; b < P; b++)
         panel[b] = w[b];
     for (size_t first = 0; first < n_k; first += K_BLOCK) {
         const size_t last = n_k - first < K_BLOCK ? n_k : first + K_BLOCK;
-        vf sum[PANELS * GATES_MAX * NV];
+        vf sum[PANELS * GATES_MAX * NV]; /* P * G <= PANELS * GATES_MAX */
         UNROLL for (int i = 0; i < P * G * NV; i++)
             sum[i] = v_all(0.0f);
         UNROLL_4 for (size_t k = first; k < last; k++) {
@@ -68,8 +68,8 @@ INLINE void some_rows(const int R, const int G, const int V, const float *w, siz
 
 /* The same for any number of rows up to ROW_GROUP and one whole block of UNITS. A block of
  * K_BLOCK inputs is 16 KiB of weights at most: it serves all rows from L1. */
-INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const float *const *x,
-                      float *const *total)
+INLINE void many_rows_of(const int G, const float *w, size_t n_k, size_t n, const float *const *x,
+                         float *const *total)
 {
     /* All vectors of a block at once where one gate alone leaves registers free. */
     const int V = G == 1 ? NV : TILE;
@@ -103,10 +103,33 @@ INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const f
     }
 }
 
+/* One copy for each number of gates, or every caller would hold all of it. */
+#define MANY_ROWS(G)                                                                               \
+    NOINLINE void many_rows_##G(const float *w, size_t n_k, size_t n, const float *const *x,       \
+                                float *const *total)                                               \
+    {                                                                                              \
+        many_rows_of(G, w, n_k, n, x, total);                                                      \
+    }
+MANY_ROWS(1)
+MANY_ROWS(2)
+MANY_ROWS(3)
+MANY_ROWS(4)
+#undef MANY_ROWS
+
+INLINE void many_rows(const int G, const float *w, size_t n_k, size_t n, const float *const *x,
+                      float *const *total)
+{
+    if (!n_k) return;
+    if (G == 1) many_rows_1(w, n_k, n, x, total);
+    else if (G == 2) many_rows_2(w, n_k, n, x, total);
+    else if (G == 3) many_rows_3(w, n_k, n, x, total);
+    else many_rows_4(w, n_k, n, x, total);
+}
+
 INLINE void product_gates(const int G, const struct panels *p, size_t n, const float *x,
                           size_t x_stride, struct values y)
 {
-    const size_t n_k = p->n_x + p->n_h;
+    const size_t n_k = p->n_x + p->n_h + p->n_c;
     for (size_t row = 0; row < n; row += ROW_GROUP) {
         const size_t rows = n - row < ROW_GROUP ? n - row : ROW_GROUP;
         const float *in[ROW_GROUP];
@@ -134,7 +157,11 @@ INLINE void product_gates(const int G, const struct panels *p, size_t n, const f
 static void product(const struct panels *p, size_t n, const float *x, size_t x_stride,
                     struct values y)
 {
-    if (p->n_gates == 4) product_gates(4, p, n, x, x_stride, y);
-    else product_gates(1, p, n, x, x_stride, y);
+    switch (p->n_gates) {
+    case 1: product_gates(1, p, n, x, x_stride, y); break;
+    case 2: product_gates(2, p, n, x, x_stride, y); break;
+    case 3: product_gates(3, p, n, x, x_stride, y); break;
+    default: product_gates(4, p, n, x, x_stride, y);
+    }
     v_leave();
 }
