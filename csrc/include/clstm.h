@@ -68,17 +68,18 @@ CLSTM_API clstm_status clstm_model_load_memory(const void *data, size_t size,
                                                char err[256]);
 CLSTM_API void clstm_model_free(clstm_model *model);
 
-CLSTM_API size_t clstm_input_size(const clstm_model *model); /* 0 for tokens         */
-CLSTM_API size_t clstm_vocabulary(const clstm_model *model); /* 0 for no tokens      */
-CLSTM_API size_t clstm_output_size(const clstm_model *model);
+CLSTM_API size_t clstm_input_size(const clstm_model *model);  /* 0 for tokens         */
+CLSTM_API size_t clstm_vocabulary(const clstm_model *model);  /* 0 for no tokens      */
+CLSTM_API size_t clstm_output_size(const clstm_model *model); /* of all outputs        */
 CLSTM_API size_t clstm_model_bytes(const clstm_model *model); /* memory that it holds */
 CLSTM_API const char *clstm_kernel(const clstm_model *model); /* "avx512", ...        */
 CLSTM_API const char *clstm_gemm(const clstm_model *model);   /* "packed" or "blas"   */
 CLSTM_API const char *clstm_blas(const clstm_model *model);   /* its path, or NULL    */
-CLSTM_API int clstm_streamable(const clstm_model *model);     /* 0: bidirectional     */
+CLSTM_API int clstm_streamable(const clstm_model *model);     /* 0: some direction is reverse */
 
 /* Floats of one state in logical order: of each recurrent layer of the program first h
- * (num_layers * directions rows of its output size), then c (as many of hidden_size). */
+ * (num_layers * directions rows of its output size), then an LSTM's c (as many of
+ * hidden_size). */
 CLSTM_API size_t clstm_state_size(const clstm_model *model);
 
 /* ---- stream ----------------------------------------------------------------------- */
