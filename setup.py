@@ -7,6 +7,7 @@ import sys
 from glob import glob
 from pathlib import Path
 
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -17,7 +18,8 @@ assert version, f"no version in {HEADER}"
 core = Extension(
     "clstm._core",
     ["clstm/_core.pyx", *sorted(glob("csrc/src/*.c") + glob("csrc/src/kernels/*.c"))],
-    include_dirs=["csrc/include"],
+    include_dirs=["csrc/include", np.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_25_API_VERSION")],
     depends=glob("csrc/**/*.h", recursive=True),
     extra_compile_args=["-O2", "-std=gnu11", "-ffp-contract=off", "-fvisibility=hidden"],
     libraries=[] if sys.platform == "darwin" else ["m", "dl"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import gc
 import importlib
 import itertools
@@ -53,8 +52,12 @@ class Contestant:
 
 def of_clstm(kind: str, weights: Arrays, x: np.ndarray, kernel: str | None) -> Contestant:
     stream = clstm.from_state_dict(weights, layers=[getattr(nn, kind)()], kernel=kernel).stream()
-    y = np.empty(x.shape[1], np.float32)
-    return Contestant("clstm", list(x), functools.partial(stream.step, out=y), lambda: y)
+    y, take = np.empty(x.shape[1], np.float32), stream.step
+
+    def step(frame: np.ndarray) -> None:
+        take(frame, out=y)
+
+    return Contestant("clstm", list(x), step, lambda: y)
 
 
 def of_numpy(kind: str, weights: Arrays, x: np.ndarray) -> Contestant:
