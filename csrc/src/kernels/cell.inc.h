@@ -80,10 +80,21 @@ INLINE void some_blocks(const int P, const int G, const int apart, const struct 
 #undef TAKE
 }
 
+/* How many blocks to read at once. One, where a block stays in L1 but not all do: the next step
+ * begins with the block that this one ended with, and finds it there. Four chains of an LSTM's
+ * gates are enough for what L2 delivers; fewer gates would wait for each other. */
+#define L1_BYTES (40 * 1024) /* what L1 keeps beside x, h and the totals */
+
+INLINE size_t blocks_at_once(const int G, const struct panels *p)
+{
+    const size_t bytes = (p->n_x + p->n_h + p->n_c) * G * UNITS * sizeof *p->weight;
+    return G == 4 && bytes <= L1_BYTES && bytes * p->n_blocks > L1_BYTES ? 1 : PANELS_OF(G);
+}
+
 INLINE void one_row_cell(const int G, const int apart, const struct panels *p,
                          const struct form *form, const struct cell_rows *rows)
 {
-    const int P = PANELS_OF(G);
+    const size_t P = blocks_at_once(G, p);
     float total[BLOCK_GROUP][4 * UNITS];
     struct unit unit[BLOCK_GROUP];
     const size_t n_groups = (p->n_blocks + BLOCK_GROUP - 1) / BLOCK_GROUP;
@@ -93,7 +104,7 @@ INLINE void one_row_cell(const int G, const int apart, const struct panels *p,
         const size_t n_turns = (n + P - 1) / P;
         for (size_t k = 0; k < n_turns; k++) {
             const size_t b = turn(k, n_turns, rows->backward) * P;
-            some_blocks(P, G, apart, p, rows, first + b, n - b < (size_t)P ? n - b : (size_t)P,
+            some_blocks(PANELS_OF(G), G, apart, p, rows, first + b, n - b < P ? n - b : P,
                         total + b);
         }
         for (size_t b = 0; b < n; b++) {
