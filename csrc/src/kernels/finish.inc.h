@@ -92,8 +92,8 @@ INLINE void lstm_out(const struct form *a, size_t n, const struct unit *unit)
         const vf c = v_load(unit[j].c + v), z = v_load(unit[j].total + a->at.o * UNITS + v);
         const vf o = GATE(f, peep(weight, 2, c, z));
         vf s = a->plain ? c : v_load(unit[j].squash + v), h;
-        if (a->plain) h = v_mul(o, tanh_(s));
-        else h = v_mul(o, gate_function(&a->h, clamp(s, -a->cell_clip, a->cell_clip)));
+        if (!a->plain && !a->cell_clip_stored) s = clamp(s, -a->cell_clip, a->cell_clip);
+        h = v_mul(o, a->plain ? tanh_(s) : gate_function(&a->h, s));
         if (!a->plain && a->zone_h > 0)
             h = v_fma(v_all(a->zone_h), v_load(unit[j].old + v), v_mul(v_all(a->fresh_h), h));
         v_store(unit[j].out + v, flush(h));
