@@ -59,6 +59,11 @@ struct unit {
 #define VALUE(which, x)                                                                            \
     (a->plain ? tanh_(x) : gate_function(&a->which, clamp(x, -a->clip, a->clip)))
 
+/* Vector v of unit j, for all of them. */
+#define EACH_VECTOR(n)                                                                             \
+    for (size_t j = 0; j < (n); j++) UNROLL_2                                                      \
+        for (int v = 0; v < UNITS; v += LANES)
+
 INLINE vf peep(const float *weight, int row, vf c, vf z)
 {
     return weight ? v_fma(v_load(weight + row * UNITS), c, z) : z;
@@ -67,8 +72,7 @@ INLINE vf peep(const float *weight, int row, vf c, vf z)
 INLINE void lstm_cell(const struct form *a, size_t n, const struct unit *unit)
 {
     const vf one = v_all(1.0f);
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         const float *z = unit[j].total + v;
         const float *weight = unit[j].peephole ? unit[j].peephole + v : NULL;
         const vf c = v_load(unit[j].c + v);
@@ -86,8 +90,7 @@ INLINE void lstm_cell(const struct form *a, size_t n, const struct unit *unit)
 
 INLINE void lstm_out(const struct form *a, size_t n, const struct unit *unit)
 {
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         const float *weight = unit[j].peephole ? unit[j].peephole + v : NULL;
         const vf c = v_load(unit[j].c + v), z = v_load(unit[j].total + a->at.o * UNITS + v);
         const vf o = GATE(f, peep(weight, 2, c, z));
@@ -108,15 +111,13 @@ INLINE void lstm_out(const struct form *a, size_t n, const struct unit *unit)
 /* Places among the sums: r, z, U_n h, W_n x. */
 INLINE void gru(const struct form *a, size_t n, const struct unit *unit)
 {
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         float *sum = unit[j].total + v;
         const vf r = GATE(f, v_load(sum)), z = GATE(f, v_load(sum + UNITS));
         v_store(sum + UNITS, z);
         v_store(sum + 2 * UNITS, v_fma(r, v_load(sum + 2 * UNITS), v_load(sum + 3 * UNITS)));
     }
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         const float *sum = unit[j].total + v;
         const vf m = VALUE(g, v_load(sum + 2 * UNITS));
         const vf change = v_sub(v_load(unit[j].old + v), m);
@@ -126,8 +127,7 @@ INLINE void gru(const struct form *a, size_t n, const struct unit *unit)
 
 INLINE void gru_reset(const struct form *a, size_t n, const struct unit *unit)
 {
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         const float *sum = unit[j].total + v;
         const vf r = GATE(f, v_load(sum));
         v_store(unit[j].z + v, GATE(f, v_load(sum + UNITS)));
@@ -137,8 +137,7 @@ INLINE void gru_reset(const struct form *a, size_t n, const struct unit *unit)
 
 INLINE void gru_new(const struct form *a, size_t n, const struct unit *unit)
 {
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES) {
+    EACH_VECTOR (n) {
         const vf m = VALUE(g, v_load(unit[j].total + v));
         const vf change = v_sub(v_load(unit[j].old + v), m);
         v_store(unit[j].out + v, flush(v_fma(v_load(unit[j].z + v), change, m)));
@@ -147,10 +146,9 @@ INLINE void gru_new(const struct form *a, size_t n, const struct unit *unit)
 
 INLINE void rnn(const struct form *a, size_t n, const struct unit *unit)
 {
-    for (size_t j = 0; j < n; j++) UNROLL_2
-    for (int v = 0; v < UNITS; v += LANES)
-        v_store(unit[j].out + v, flush(VALUE(f, v_load(unit[j].total + v))));
+    EACH_VECTOR (n) v_store(unit[j].out + v, flush(VALUE(f, v_load(unit[j].total + v))));
 }
+#undef EACH_VECTOR
 #undef GATE
 #undef VALUE
 
