@@ -21,7 +21,13 @@ core = Extension(
     include_dirs=["csrc/include", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_25_API_VERSION")],
     depends=glob("csrc/**/*.h", recursive=True),
-    extra_compile_args=["-O2", "-std=gnu11", "-ffp-contract=off", "-fvisibility=hidden"],
+    extra_compile_args=[
+        "-O2",
+        "-pthread",
+        "-std=gnu11",
+        "-ffp-contract=off",
+        "-fvisibility=hidden",
+    ],  # fmt: skip
     libraries=[] if sys.platform == "darwin" else ["m", "dl"],
 )
 setup(version=version[1], ext_modules=cythonize([core], build_dir="build"))

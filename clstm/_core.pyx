@@ -155,6 +155,11 @@ cdef class Model:
         return None if path == NULL else (<bytes>path).decode()
 
     @property
+    def threads(self):
+        """How many threads work on a large step, the caller's included."""
+        return capi.clstm_threads(self.handle)
+
+    @property
     def nbytes(self):
         """Memory that the model holds in the core, in bytes."""
         return capi.clstm_model_bytes(self.handle)

@@ -48,6 +48,7 @@ cdef extern from "clstm.h" nogil:
     const char *clstm_kernel(const clstm_model *model)
     const char *clstm_gemm(const clstm_model *model)
     const char *clstm_blas(const clstm_model *model)
+    int clstm_threads(const clstm_model *model)
     int clstm_streamable(const clstm_model *model)
 
     clstm_status clstm_stream_create(const clstm_model *model, clstm_stream **out)

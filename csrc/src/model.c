@@ -8,6 +8,9 @@
 #include "frame.h"
 #include "pack.h"
 #include "status.h"
+#include "team.h"
+
+#define THREADS_MAX 256
 
 /* Two numbers a feature in double: y = x scale + shift. */
 struct affine {
@@ -225,8 +228,9 @@ static clstm_status check_options(const clstm_options *given, clstm_options *opt
         return clstm_fail(err, CLSTM_BAD_ARGUMENT, "options.size is not sizeof(clstm_options)");
     memcpy(opt, given, given->size);
     if (opt->threads < 0) return clstm_fail(err, CLSTM_BAD_ARGUMENT, "threads below 0");
-    if (opt->threads > 1)
-        return clstm_fail(err, CLSTM_UNSUPPORTED, "threads=%d: this version has one", opt->threads);
+    if (opt->threads > THREADS_MAX)
+        return clstm_fail(err, CLSTM_BAD_ARGUMENT, "threads=%d: at most %d", opt->threads,
+                          THREADS_MAX);
     const char *word = opt->precision;
     if (!word || !strcmp(word, "float32")) return CLSTM_OK;
     if (!strcmp(word, "bfloat16") || !strcmp(word, "int8"))
@@ -259,6 +263,7 @@ clstm_status clstm_model_create(const struct weights *w, const clstm_options *gi
     if (!m) return clstm_fail(err, CLSTM_NO_MEMORY, "no memory");
     m->kernels = kernels;
     status = clstm_blas_open(&opt, &m->memory, &m->blas, err);
+    if (status == CLSTM_OK) status = clstm_team_create(opt.threads, &m->team);
     if (status == CLSTM_OK) status = build(m, w, err);
     if (status == CLSTM_NO_MEMORY) clstm_fail(err, status, "no memory for the packed weights");
     if (status == CLSTM_OK) *out = m;
@@ -269,6 +274,7 @@ clstm_status clstm_model_create(const struct weights *w, const clstm_options *gi
 void clstm_model_free(clstm_model *model)
 {
     if (!model) return;
+    clstm_team_free(model->team);
     clstm_arena_free(&model->memory);
     clstm_free(model);
 }
@@ -281,4 +287,5 @@ size_t clstm_model_bytes(const clstm_model *m) { return sizeof *m + m->memory.by
 const char *clstm_kernel(const clstm_model *m) { return m->kernels->name; }
 const char *clstm_gemm(const clstm_model *m) { return m->blas.sgemm ? "blas" : "packed"; }
 const char *clstm_blas(const clstm_model *m) { return m->blas.path; }
+int clstm_threads(const clstm_model *m) { return clstm_team_size(m->team); }
 int clstm_streamable(const clstm_model *m) { return !m->against_time; }

@@ -59,7 +59,8 @@ struct op {
 struct clstm_model {
     struct arena memory; /* all below */
     const struct kernels *kernels;
-    struct blas blas; /* closed unless gemm=blas */
+    struct blas blas;  /* closed unless gemm=blas */
+    struct team *team; /* NULL with one thread */
     struct op *ops;
     size_t n_ops;
     size_t *widths;    /* [n_ops + 1]: features of each slot                         */

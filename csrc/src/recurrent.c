@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "parallel.h"
 
 static const float *row(struct values v, size_t r) { return v.at + r * v.stride; }
 
@@ -23,10 +24,10 @@ static struct values input_part(const clstm_model *m, const struct cell *cell, s
         clstm_blas_product(&m->blas, cell->blas.x, z.stride, cell->n_input, n, x.at, x.stride, z);
         return z;
     }
-    m->kernels->product(&cell->gates, n, x.at, x.stride, z);
+    clstm_run_product(m, &cell->gates, n, x.at, x.stride, z);
     if (cell->late.n_blocks) {
         float *at = z.at + cell->gates.n_blocks * cell->gates.n_gates * UNITS;
-        m->kernels->product(&cell->late, n, x.at, x.stride, (struct values){at, z.stride});
+        clstm_run_product(m, &cell->late, n, x.at, x.stride, (struct values){at, z.stride});
     }
     return z;
 }

@@ -5,6 +5,7 @@
 
 #include "fpmode.h"
 #include "frame.h"
+#include "parallel.h"
 #include "stream.h"
 
 static void embed(const struct embedding *e, size_t n, const int64_t *tokens, struct values out,
@@ -56,7 +57,7 @@ void clstm_walk(const clstm_model *m, struct frame *f)
         switch (op->action) {
         case RUN_ALIAS: break;
         case RUN_CELLS: clstm_recurrent_walk(m, &op->recurrent, f, in, out); break;
-        case RUN_PRODUCT: m->kernels->product(&op->product, n, in.at, in.stride, out); break;
+        case RUN_PRODUCT: clstm_run_product(m, &op->product, n, in.at, in.stride, out); break;
         case RUN_EMBEDDING: embed(&op->embedding, n, f->tokens, out, m->widths[i + 1]); break;
         case RUN_MAP:
             for (size_t r = 0; r < n; r++)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "parallel.h"
 
 static struct values rows_of(float *at, size_t n) { return (struct values){at, padded(n)}; }
 
@@ -41,22 +42,22 @@ static void step_reset(const clstm_model *m, const struct cell *cell, struct fra
     const struct values out = rows.out;
     rows.z = rows_of(f->update, cell->n_hidden);
     rows.out = rows_of(f->reset, cell->n_hidden);
-    m->kernels->cell(&cell->gates, &cell->form, &rows);
+    clstm_run_cell(m, &cell->gates, &cell->form, &rows);
     for (size_t r = 0; r < rows.n; r++) f->k[r] = f->reset + r * rows.out.stride;
     rows.h = f->k;
     rows.out = out;
     late_rows(cell, &rows);
-    m->kernels->cell(&cell->late, &cell->late_form, &rows);
+    clstm_run_cell(m, &cell->late, &cell->late_form, &rows);
 }
 
 /* i, f and g, then o, whose matrix sees all of the new c. */
 static void step_new_output(const clstm_model *m, const struct cell *cell, struct frame *f,
                             struct cell_rows rows)
 {
-    m->kernels->cell(&cell->gates, &cell->form, &rows);
+    clstm_run_cell(m, &cell->gates, &cell->form, &rows);
     copy_c(cell, f, rows.n, f->c_new); /* zoneout writes into c while others still read it */
     late_rows(cell, &rows);
-    m->kernels->cell(&cell->late, &cell->late_form, &rows);
+    clstm_run_cell(m, &cell->late, &cell->late_form, &rows);
 }
 
 /* Panels' order [block][gate][UNITS] of one row to gate by gate, and back. Gate by gate a row
@@ -151,14 +152,14 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
     part.out = total;
     if (norm->separate) { /* x's product alone, then h's from zero */
         part.h = NULL;
-        k->cell(&cell->gates, &none, &part);
+        clstm_run_cell(m, &cell->gates, &none, &part);
         part = rows;
         part.x = NULL;
         part.total = cell->gates.bias;
         part.total_stride = 0;
         part.out = (struct values){f->sums[1], sums};
     }
-    k->cell(&cell->gates, &none, &part);
+    clstm_run_cell(m, &cell->gates, &none, &part);
     for (size_t r = 0; r < rows.n; r++) normalise_row(m, cell, f, r, 0);
     /* Panels without inputs: only the finish, in its two passes. */
     const struct panels finished = {.n_gates = cell->gates.n_gates,
@@ -170,7 +171,7 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
     rows.h = NULL;
     rows.out = out;
     form.finish = FINISH_LSTM_CELL;
-    k->cell(&finished, &form, &rows);
+    clstm_run_cell(m, &finished, &form, &rows);
     for (size_t r = 0; r < rows.n; r++) {
         float *to = norm->cell_stored ? f->c[r] : f->c_new + r * width;
         if (!norm->cell) continue;
@@ -181,7 +182,7 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
     if (norm->cell && !norm->cell_stored) rows.squash = (struct values){f->c_new, width};
     for (size_t r = 0; norm->inside && r < rows.n; r++) normalise_row(m, cell, f, r, 1);
     form.finish = FINISH_LSTM_OUT;
-    k->cell(&finished, &form, &rows);
+    clstm_run_cell(m, &finished, &form, &rows);
 }
 
 /* h = W_hr h' + b_hr, clipped. */
@@ -190,7 +191,7 @@ static void project(const clstm_model *m, const struct cell *cell, size_t n, str
 {
     const size_t width = padded(cell->n_out);
     const float clip[2] = {-cell->proj_clip, cell->proj_clip};
-    m->kernels->product(&cell->project, n, from.at, from.stride, out);
+    clstm_run_product(m, &cell->project, n, from.at, from.stride, out);
     for (size_t r = 0; r < n; r++) {
         float *row = out.at + r * out.stride;
         if (clip[1] < INFINITY) m->kernels->map(MAP_CLAMP, width, row, row, NULL, NULL, clip);
@@ -223,6 +224,6 @@ void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame
     if (cell->norm) step_normed(m, cell, f, rows);
     else if (cell->form.finish == FINISH_GRU_RESET) step_reset(m, cell, f, rows);
     else if (cell->late.n_blocks) step_new_output(m, cell, f, rows);
-    else m->kernels->cell(&cell->gates, &cell->form, &rows);
+    else clstm_run_cell(m, &cell->gates, &cell->form, &rows);
     if (projected) project(m, cell, n, rows.out, out);
 }

@@ -35,7 +35,7 @@ def test_an_unknown_option_is_a_value_error(name, value):
 
 
 @pytest.mark.parametrize("options", [
-    {"kernel": LACKING}, {"precision": "bfloat16"}, {"precision": "int8"}, {"threads": 2},
+    {"kernel": LACKING}, {"precision": "bfloat16"}, {"precision": "int8"},
 ])  # fmt: skip
 def test_a_known_option_that_is_lacking_is_unsupported(options):
     ((_, value),) = options.items()

@@ -9,10 +9,12 @@
 /* The i-th of n, from either end. */
 INLINE size_t turn(size_t i, size_t n, int backward) { return backward ? n - 1 - i : i; }
 
-/* Block b of row r. Totals are [4][UNITS]; with a part apart, that stands in the fourth. */
+/* Block b of the panels, for row r. Totals are [4][UNITS]; with a part apart, that stands in the
+ * fourth. */
 INLINE struct unit unit_of(const struct form *form, const struct cell_rows *rows, size_t r,
                            size_t b, float *total)
 {
+    b += rows->first;
     struct unit u = {.total = total, .out = rows->out.at + r * rows->out.stride + b * UNITS};
     if (rows->c) u.c = rows->c[r] + b * UNITS;
     if (form->plain && rows->c) return u;
@@ -28,7 +30,8 @@ INLINE struct unit unit_of(const struct form *form, const struct cell_rows *rows
 INLINE void hand_out(const int G, const struct cell_rows *rows, size_t r, size_t b,
                      const float *total)
 {
-    memcpy(rows->out.at + r * rows->out.stride + b * G * UNITS, total, G * UNITS * sizeof *total);
+    memcpy(rows->out.at + r * rows->out.stride + (rows->first + b) * G * UNITS, total,
+           G * UNITS * sizeof *total);
 }
 
 /* Totals of P neighbouring blocks of one row. */

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#define REGION_PLAIN
 #include "region.h"
 
 #include "../cpu.h"

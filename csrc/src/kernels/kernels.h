@@ -55,6 +55,7 @@ struct cell_rows {
     struct values squash;    /* [n] what goes through the output's function instead of c */
     struct values z;         /* [n] z between FINISH_GRU_RESET and FINISH_GRU_NEW        */
     struct values out;       /* [n] new h; or the totals, [n_blocks][n_gates][UNITS]     */
+    size_t first;            /* the block of the cell that these panels begin with       */
     int backward;            /* blocks last to first: every other step, so that what the
                                 cache kept of weights larger than it is read first       */
 };

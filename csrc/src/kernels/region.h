@@ -37,10 +37,15 @@
 #pragma GCC optimize("-ffp-contract=off")
 #endif
 
-/* Loops over registers must vanish, or the registers become memory. */
+/* Loops over registers must vanish, or the registers become memory. Plain C has no vectors to
+ * keep there, and would only grow tenfold. */
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline)) /* one copy, or callers grow beyond L1 */
-#if defined(__clang__)
+#if defined(REGION_PLAIN)
+#define UNROLL
+#define UNROLL_2
+#define UNROLL_4
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #define UNROLL_2 _Pragma("clang loop unroll_count(2)")
