@@ -24,7 +24,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import nn
+    from . import formats, nn
     from ._config import show_config
     from ._core import VERSION as __version__
     from ._core import Stream, available_kernels
@@ -74,6 +74,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "available_kernels",
+    "formats",
     "from_state_dict",
     "from_torch",
     "load",

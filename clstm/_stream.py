@@ -69,27 +69,28 @@ def chunk(model: Model, x: Any) -> np.ndarray:
 
 # ---- states -------------------------------------------------------------------------------
 
-# A state in C is flat: of each recurrent layer h (cells, n_out), then c (cells, n_hidden).
+# A state in C is flat: of each recurrent layer h (cells, n_out), then of an LSTM c (cells,
+# n_hidden).
 
 
 def unflatten(model: Model, flat: np.ndarray) -> Any:
     """Torch's unbatched shapes."""
     states, at = [], 0
     for r in model.recurrent:
-        pair = []
-        for size in (r.n_out, r.n_hidden):
+        parts = []
+        for _, size in r.parts:
             part = flat[at : at + r.n_cells * size].copy()
-            pair.append(part if r.cell else part.reshape(r.n_cells, size))
+            parts.append(part if r.cell else part.reshape(r.n_cells, size))
             at += r.n_cells * size
-        states.append(tuple(pair))
+        states.append(parts)
     return wrapped(states)
 
 
 def flatten(model: Model, value: Any) -> np.ndarray:
     """Back, all checked; an axis of 1 for B is taken too."""
     flat, at = np.empty(model.n_state, np.float32), 0
-    for r, pair in zip(model.recurrent, pairs(model, value), strict=True):
-        for word, size, given in zip("hc", (r.n_out, r.n_hidden), pair, strict=True):
+    for r, parts in zip(model.recurrent, parts_of(model, value), strict=True):
+        for (word, size), given in zip(r.parts, parts, strict=True):
             array = real(given, word)
             shape = (size,) if r.cell else (r.n_cells, size)
             batched = (1, size) if r.cell else (r.n_cells, 1, size)
@@ -100,13 +101,14 @@ def flatten(model: Model, value: Any) -> np.ndarray:
     return flat
 
 
-def wrapped(states: list[Any]) -> Any:
-    """One recurrent layer: its state bare; several: a list; none: None."""
-    return states[0] if len(states) == 1 else states or None
+def wrapped(states: list[list[Any]]) -> Any:
+    """One recurrent layer: its state bare; several: a list; none: None. An LSTM's is (h, c)."""
+    items = [tuple(parts) if len(parts) > 1 else parts[0] for parts in states]
+    return items[0] if len(items) == 1 else items or None
 
 
-def pairs(model: Model, value: Any) -> list[Sequence[Any]]:
-    """The (h, c) of each recurrent layer, of what ``wrapped`` gives."""
+def parts_of(model: Model, value: Any) -> list[Sequence[Any]]:
+    """The (h, c) or (h,) of each recurrent layer, of what ``wrapped`` gives."""
     layers: list[Recurrent] = model.recurrent
     if not layers:
         if value is not None:
@@ -115,10 +117,15 @@ def pairs(model: Model, value: Any) -> list[Sequence[Any]]:
     items = [value] if len(layers) == 1 else value
     if not isinstance(items, list | tuple) or len(items) != len(layers):
         raise ShapeError(f"state: expected a list of {len(layers)} states")
-    for item in items:
-        if not isinstance(item, list | tuple) or len(item) != 2:
+    found: list[Sequence[Any]] = []
+    for r, item in zip(layers, items, strict=True):
+        several = isinstance(item, list | tuple)
+        if len(r.parts) == 1 and several and any(hasattr(part, "shape") for part in item):
+            raise ShapeError("state: expected h alone; a GRU or an RNN has no c")
+        if len(r.parts) == 2 and (not several or len(item) != 2):
             raise ShapeError("state: expected (h, c)")
-    return list(items)
+        found.append(item if len(r.parts) == 2 else (item,))
+    return found
 
 
 # ---- snapshots ----------------------------------------------------------------------------

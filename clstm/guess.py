@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import nn
-from .errors import ModelFormatError, UnsupportedError
+from .errors import ModelFormatError
 from .program import listed, refuse_parametrised
 
 Tensors = Mapping[str, np.ndarray]
 
 _RECURRENT_NAME = re.compile(
-    r"((?:.*\.)?)(?:weight|bias)_(?:ih|hh|hr)(?:_l\d+(?:_reverse)?)?", re.S
+    r"((?:.*\.)?)(?:(?:weight|bias)_(?:ih|hh|hr)|(weight_ch|ln_(?:ih|hh|cell)(?=.*\.)))"
+    r"(?:_l\d+(?:_reverse)?)?(?(2)(?:\.weight|\.bias)?)",
+    re.S,
 )
 _KINDS = {4: "LSTM", 3: "GRU", 1: "RNN"}
 _MOST_MODULES = 64  # that are put in order and shown
@@ -39,6 +41,9 @@ def unclear(tensors: Tensors, strict: bool) -> str:
     """Why the tensors are not exactly one recurrent module, or ""."""
     prefixes = _recurrent_prefixes(tensors)
     others = [n for n in tensors if not _RECURRENT_NAME.fullmatch(n)]
+    chosen = [n for n in tensors if (m := _RECURRENT_NAME.fullmatch(n)) and m[2]]
+    if len(prefixes) == 1 and chosen:
+        return f"{chosen[0]} belongs to an option that tensors cannot tell"
     if len(prefixes) == 1 and (not others or not strict):
         return ""
     what = f"also {listed(others)}" if len(prefixes) == 1 else f"{len(prefixes)} recurrent modules"
@@ -56,6 +61,8 @@ def _kind(p: str, tensors: Tensors) -> tuple[str, bool]:
     hh, hr = tensors.get(f"{p}weight_hh{end}"), tensors.get(f"{p}weight_hr{end}")
     if hh is None or hh.ndim != 2:
         return "", cell
+    if f"{p}weight_ch{end}" in tensors or f"{p}ln_ih{end}.weight" in tensors:
+        return "LSTM", cell  # with three gates, if two of them are coupled
     hidden = hr.shape[1] if hr is not None and hr.ndim == 2 else hh.shape[1]
     ratio, rest = divmod(hh.shape[0], hidden) if hidden else (0, 1)
     return _KINDS.get(ratio, "") if not rest else "", cell
@@ -72,10 +79,8 @@ def _describe(prefix: str, tensors: Tensors) -> nn.Layer:
             f"{prefix}weight_hh: expected 4 (LSTM), 3 (GRU) or 1 (RNN) times as many rows as "
             f"columns, found {shapes}"
         )
-    if kind != "LSTM":
-        raise UnsupportedError(f"{prefix}weight_hh is a {kind}'s; this version runs LSTMs")
-    name = prefix.removesuffix(".")
-    return nn.LSTMCell(name) if cell else nn.LSTM(name)
+    described: type[nn.Layer] = getattr(nn, f"{kind}{'Cell' if cell else ''}")
+    return described(**{"prefix": prefix.removesuffix(".")})
 
 
 # ---- what to write ------------------------------------------------------------------------
@@ -163,18 +168,36 @@ def _recurrent(p: str, part: Sequence[str], tensors: Tensors) -> list[_Module]:
     names = [n for n in part if _RECURRENT_NAME.fullmatch(n)]
     words, n_in, n_out = [_quoted(p)], None, None
     if w is not None and w.ndim == 2 and kind:
-        hidden = w.shape[0] // next(n for n, k in _KINDS.items() if k == kind)
+        words += _options(p, end, tensors, kind)
+        gates = 3 if "coupled=..." in words else next(n for n, k in _KINDS.items() if k == kind)
+        hidden = w.shape[0] // gates
         both = 2 if f"{p}weight_ih_l0_reverse" in tensors else 1
         out = hr.shape[0] if hr is not None else hidden
         n_in, n_out = w.shape[1], out * both
         cells = 1 if cell else sum("weight_ih" in n for n in names)
-        for word, size in (("h0", cells * out), ("c0", cells * hidden)):
+        initial = (("h0", cells * out), ("c0", cells * hidden))
+        for word, size in initial[: 2 if kind == "LSTM" else 1]:
             name = next((n for n in (f"{p}{word}", word) if n in tensors), None)
             if name and tensors[name].size == size:
                 words.append(f'{word}="{name}"')
                 names.append(name)
     word = f"nn.{kind or 'LSTM'}{'Cell' if cell else ''}({', '.join(words)})"
     return [_Module(word, n_in, n_out, 1, names)]
+
+
+def _options(p: str, end: str, tensors: Tensors, kind: str) -> list[str]:
+    """Options of an LSTM that some tensors ask for; what they leave open is an ellipsis."""
+    words = []
+    peephole, hh = tensors.get(f"{p}weight_ch{end}"), tensors.get(f"{p}weight_hh{end}")
+    if peephole is not None:
+        words.append(f'peephole="{"full" if peephole.ndim == 2 else "diagonal"}"')
+    if f"{p}ln_ih{end}.weight" in tensors:
+        both, cell = f"{p}ln_hh{end}.weight" in tensors, f"{p}ln_cell{end}.weight" in tensors
+        words.append(f"layer_norm=dict(per_gate=..., separate={both}, cell={cell})")
+    square = hh is not None and hh.ndim == 2 and f"{p}weight_hr{end}" not in tensors
+    if kind == "LSTM" and square and hh is not None and hh.shape[0] == 3 * hh.shape[1]:
+        words.append("coupled=...")
+    return words
 
 
 def _chain(

@@ -36,15 +36,19 @@ def load(
 ) -> Model:
     """Load a model: a path, bytes or a binary file object; told by content, then by suffix.
 
-    ``.pt .pth .ckpt`` (torch.save, read without torch), ``.safetensors``, ``.npz``, or a file
-    that :meth:`Model.save` wrote. layers: what the model is, unless the tensors are exactly
-    one recurrent module. strict=False ignores tensors that no layer takes. key: which state
+    ``.pt .pth .ckpt`` (torch.save, read without torch), ``.safetensors``, ``.npz``, ``.onnx``,
+    or a file that :meth:`Model.save` wrote. layers: what the model is, unless the tensors are
+    exactly one recurrent module. strict=False ignores tensors that no layer takes. key: which state
     dict of a checkpoint. gemm: "auto", "packed" or "blas"; kernel: see
     :func:`clstm.available_kernels`; both else from CLSTM_GEMM and CLSTM_KERNEL. max_bytes
-    limits the tensors. external_data and states belong to ONNX, which a later version reads.
+    limits the tensors. Of ONNX files, which tell their layers themselves (extra "onnx"):
+    external_data=True also reads tensors that lie in files beside the model; states pairs its
+    state inputs with its outputs by name, where they are not told by name or position.
     Raises ModelFormatError, UnsupportedError, ValueError or OSError.
     """
-    weights = read_file(source, key=key, max_bytes=max_bytes)
+    weights = read_file(
+        source, key=key, max_bytes=max_bytes, external_data=external_data, states=states
+    )
     with naming(weights.name):
         image = image_of(weights, layers, strict)
         return build(image, precision=precision, threads=threads, gemm=gemm, kernel=kernel)
@@ -62,8 +66,9 @@ def naming(name: str) -> Iterator[None]:
 
 
 def is_ours(weights: Weights) -> bool:
-    """Whether :meth:`Model.save` wrote the file, which then holds its layers."""
-    return weights.image is not None or "clstm.layers" in weights.metadata
+    """Whether the file holds its layers: :meth:`Model.save` wrote it, or it is an ONNX file."""
+    layers = weights.image is not None or weights.layers is not None
+    return layers or "clstm.layers" in weights.metadata
 
 
 def image_of(weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool) -> Image:
@@ -72,6 +77,8 @@ def image_of(weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool) 
         raise ValueError(f"{weights.name} holds its layers; layers= is for files of other origin")
     if weights.image is not None:
         return weights.image
+    if weights.layers is not None:
+        return _image(weights.tensors, weights.layers, strict=True)
     if not is_ours(weights):
         return _image(weights.tensors, layers, strict)
     tensors = dict(weights.tensors)
@@ -161,22 +168,27 @@ def numpy_blas() -> list[str]:
 
 # The attributes of torch's modules that a description needs.
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "LSTM": ("batch_first",), "LSTMCell": (), "Linear": (), "Embedding": (),
+    "LSTM": ("batch_first",), "LSTMCell": (), "GRU": ("batch_first",), "GRUCell": (),
+    "RNN": ("nonlinearity", "batch_first"), "RNNCell": ("nonlinearity",),
+    "Linear": (), "Embedding": (),
     "LayerNorm": ("eps",), "BatchNorm1d": ("eps",), "Dropout": ("p",), "Identity": (),
     "ReLU": (), "ReLU6": (), "LeakyReLU": ("negative_slope",), "PReLU": (), "ELU": ("alpha",),
     "Tanh": (), "Hardtanh": ("min_val", "max_val"), "Sigmoid": (), "GELU": ("approximate",),
     "SiLU": (), "Softplus": ("beta", "threshold"), "Softmax": ("dim",), "LogSoftmax": ("dim",),
 }  # fmt: skip
-_LATER = ("GRU", "RNN", "GRUCell", "RNNCell")
 
 
 def from_torch(module: Any, example: Any = None, **options: Any) -> Model:
     """Make a model of a live ``nn.Module``: a recurrent module or cell, any layer of
     :mod:`clstm.nn`, an ``nn.Sequential``, or a list of modules, in evaluation. After it
-    returns, torch is not needed. ``example`` is for modules that are traced, which a later
-    version does. The options are those of :func:`load`."""
+    returns, torch is not needed. example: an input of the module, or a tuple of its inputs;
+    with it any module whose ``forward`` ``torch.export`` can trace is taken. The options are
+    those of :func:`load`."""
     if example is not None:
-        raise UnsupportedError("example=: tracing comes with a later version")
+        from .trace import trace
+
+        traced, weights = trace(module, example)
+        return from_state_dict(weights, layers=traced, **options)
     layers: list[nn.Layer] = []
     tensors: dict[str, Any] = {}
     _collect(module, "", layers, tensors)
@@ -205,10 +217,9 @@ def _collect(module: Any, prefix: str, layers: list[nn.Layer], tensors: dict[str
     if not hasattr(module, "state_dict"):
         raise TypeError(f"from_torch: expected an nn.Module or a list of them, got {kind}")
     if not ours or kind not in _OPTIONS:
-        later = "; it comes with a later version" if ours and kind in _LATER else ""
         raise UnsupportedError(
-            f"from_torch: {kind} is not a layer of clstm.nn{later}; give its layers as a list, "
-            "or from_state_dict(module.state_dict(), layers=[...])"
+            f"from_torch: {kind} is not a layer of clstm.nn; give example=, an input to trace it "
+            "with, or its layers as a list, or from_state_dict(module.state_dict(), layers=[...])"
         )
     words = {name: getattr(module, name) for name in _OPTIONS[kind]}
     if kind in ("Softmax", "LogSoftmax") and words["dim"] == 2:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _stream, nn, program
+from . import _packed, _several, _stream, nn, program
 from ._core import Model as CoreModel
 from ._core import Stream
 from .errors import ModelFormatError, ShapeError
@@ -21,6 +21,7 @@ from .formats.budget import Budget
 from .formats.container import Image, read_image, write_image
 
 CHECK_ROWS = 256  # of a certificate; csrc/src/certificate.c has the same
+_CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
 class Model(CoreModel):
@@ -33,11 +34,11 @@ class Model(CoreModel):
         self._records = self._parsed.records
         self.layers: list[nn.Layer] = program.layers_of(self._records)
         self.recurrent = program.recurrent_of(self._records)
+        self.outputs = program.outputs_of(self._records, self.n_output)
         self.precision: str = "float32"
-        self.threads: int = 1
         self.batch_first = any(getattr(layer, "batch_first", False) for layer in self.layers)
         # A bare cell has no layer axis in its state, and a call of it is one step.
-        self._bare_cell = len(self.layers) == 1 and isinstance(self.layers[0], nn.LSTMCell)
+        self._bare_cell = len(self.layers) == 1 and isinstance(self.layers[0], _CELLS)
 
     # ---- about ------------------------------------------------------------------------
 
@@ -52,9 +53,10 @@ class Model(CoreModel):
         return self.n_tokens
 
     @property
-    def output_size(self) -> int:
-        """Features of the output."""
-        return self.n_output
+    def output_size(self) -> int | tuple[int, ...]:
+        """Features of the output; of several outputs a tuple."""
+        widths = self.outputs.widths
+        return widths if len(widths) > 1 else widths[0]
 
     @cached_property
     def weights_fingerprint(self) -> bytes:
@@ -68,7 +70,7 @@ class Model(CoreModel):
 
     def __repr__(self) -> str:
         words = [_shown(layer, r) for layer, r in zip(self.layers, self._records, strict=True)]
-        n = sum(a.size for r in self._records for a in r.tensors.values())
+        n = sum(a.size for r in self._records for a in program.weights_of(r).values())
         return (
             f"clstm.Model({' + '.join(words)} | {n:,} parameters | {self.precision} | "
             f"kernel={self.kernel} gemm={self.gemm} | {self.nbytes / 1024:,.0f} KiB)"
@@ -82,8 +84,12 @@ class Model(CoreModel):
         x: (T, B, I), (B, T, I) with batch_first, or (T, I); tokens (T, B), (B, T) or (T,); a
         bare cell takes one step, (I,) or (B, I). state: as returned, or None for the initial
         one. lengths (B,): rows of y past a length are 0, h_n is the state after the last
-        valid step. Returns (y, state); a bare cell returns its state. float32, fresh.
+        valid step. A PackedSequence gives one again, and states in the order of the sequences
+        before they were packed. Returns (y, state), of several outputs y a tuple; a bare cell
+        returns its state. float32, fresh.
         """
+        if _packed.is_packed(x):
+            return self._call_packed(x, state, lengths)
         if self._bare_cell:
             return self._one_step(x, state, lengths)
         array, tokens = self._input(x), self.n_tokens > 0
@@ -97,13 +103,53 @@ class Model(CoreModel):
             if lengths is not None:
                 raise ShapeError("lengths: x has no batch")
             y, states = self._sequence(array[:, None], state, None, False, batched=False)
-            return y[:, 0], states
-        return self._sequence(array, state, lengths, self.batch_first, batched=True)
+            y = _several.finish(self, y, None, 0)
+            if isinstance(y, tuple):
+                return tuple(_unbatched(part) for part in y), states
+            return _unbatched(y), states
+        ends = None if lengths is None else _lengths(lengths, *self._steps_and_batch(array))
+        y, states = self._sequence(array, state, ends, self.batch_first, batched=True)
+        return _several.finish(self, y, ends, 1 if self.batch_first else 0), states
+
+    def every_step(self, x: np.ndarray) -> np.ndarray:
+        """All outputs side by side, (T, B, O), of x (T, B, I) or (T, B), from the initial state:
+        what a certificate holds."""
+        y: np.ndarray = self._sequence(self._input(x), None, None, False, batched=True)[0]
+        return y
+
+    def _steps_and_batch(self, x: np.ndarray) -> tuple[int, int]:
+        return (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
+
+    def _call_packed(self, x: Any, state: Any, lengths: Any) -> Any:
+        if lengths is not None:
+            raise ShapeError("lengths: a PackedSequence has its own")
+        if self._bare_cell:
+            raise ShapeError(f"x: a bare cell takes one step; for sequences use {self._over_time}")
+        rows = self._input(x.data)
+        if rows.shape[1:] != (() if self.n_tokens else (self.n_input,)):
+            expected = "(N,)" if self.n_tokens else f"(N, {self.n_input})"
+            raise ShapeError(f"x: expected packed rows of shape {expected}, got {rows.shape}")
+        packed = _packed.unpack(x)
+        ends = packed.lengths.astype(np.uintp)
+        y, states = self._sequence(packed.padded(rows), state, ends, False, batched=True)
+        parts = _several.finish(self, y, ends, 0)
+        if not isinstance(parts, tuple):
+            parts = (parts,)
+        found = tuple(
+            part if last else packed.pack(part)
+            for part, last in zip(parts, self.outputs.last, strict=True)
+        )
+        return found if len(found) > 1 else found[0], states
 
     def _input(self, x: Any) -> np.ndarray:
         if self.n_tokens:
             return _stream.tokens(self, x)
         return _stream.as_float32(_stream.real(x, "x"))
+
+    @property
+    def _over_time(self) -> str:
+        """What a bare cell is of."""
+        return f"nn.{type(self.layers[0]).__name__.removesuffix('Cell')}"
 
     def _one_step(self, x: Any, state: Any, lengths: Any) -> Any:
         array = self._input(x)
@@ -111,7 +157,8 @@ class Model(CoreModel):
             raise ShapeError("lengths: a cell takes one step")
         if array.ndim == 3:
             raise ShapeError(
-                "x: a bare cell takes one step, (I,) or (B, I); for sequences use nn.LSTM"
+                "x: a bare cell takes one step, (I,) or (B, I); for sequences use "
+                f"{self._over_time}"
             )
         if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
             raise ShapeError(
@@ -122,8 +169,8 @@ class Model(CoreModel):
         return self._sequence(array[None], state, None, False, batched=True)[1]
 
     def _sequence(
-        self, x: np.ndarray, state: Any, lengths: Any, batch_first: bool, batched: bool
-    ) -> tuple[np.ndarray, Any]:  # fmt: skip
+        self, x: np.ndarray, state: Any, ends: Any, batch_first: bool, batched: bool
+    ) -> tuple[Any, Any]:  # fmt: skip
         """x is (T, B, ...) or (B, T, ...); y likewise; states in torch's shapes."""
         outer, inner = x.shape[:2]
         n_steps, n_batch = (inner, outer) if batch_first else (outer, inner)
@@ -131,7 +178,6 @@ class Model(CoreModel):
         flat = np.empty((n_batch, self.n_state), np.float32)
         if state is not None:
             self._flatten(state, flat, batched)
-        ends = None if lengths is None else _lengths(lengths, n_steps, n_batch)
         y = np.empty((outer, inner, n_out), np.float32)
         width = self.n_input or 1  # a token is one number
         x_step, x_batch, y_step, y_batch = inner * width, width, inner * n_out, n_out
@@ -144,8 +190,8 @@ class Model(CoreModel):
     def _flatten(self, state: Any, into: np.ndarray, batched: bool) -> None:
         """The caller's state into (B, n_state), all checked."""
         n_batch, at = len(into), 0
-        for r, pair in zip(self.recurrent, _stream.pairs(self, state), strict=True):
-            for word, size, given in zip("hc", (r.n_out, r.n_hidden), pair, strict=True):
+        for r, parts in zip(self.recurrent, _stream.parts_of(self, state), strict=True):
+            for (word, size), given in zip(r.parts, parts, strict=True):
                 array = _stream.as_float32(_stream.real(given, word))
                 rows = () if r.cell else (r.n_cells,)
                 shape = (*rows, *([n_batch] if batched else []), size)
@@ -157,10 +203,10 @@ class Model(CoreModel):
 
     def _unflatten(self, flat: np.ndarray, batched: bool) -> Any:
         """States (B, n_state) in torch's shapes, each an array of its own."""
-        n_batch, at, states = len(flat), 0, []
+        n_batch, at, states = len(flat), 0, list[list[Any]]()
         for r in self.recurrent:
-            pair = []
-            for size in (r.n_out, r.n_hidden):
+            parts = []
+            for _, size in r.parts:
                 end = at + r.n_cells * size
                 if r.n_cells == 1:
                     array = flat[:, at:end].copy()
@@ -171,9 +217,9 @@ class Model(CoreModel):
                     array = array.reshape((size,) if r.cell else (r.n_cells, size))
                 elif r.n_cells == 1 and not r.cell:
                     array = array[None]
-                pair.append(array)
+                parts.append(array)
                 at = end
-            states.append(tuple(pair))
+            states.append(parts)
         return _stream.wrapped(states)
 
     # ---- streams --------------------------------------------------------------------------
@@ -182,7 +228,7 @@ class Model(CoreModel):
         """A new stream: from the initial state, from ``state``, or from a snapshot."""
         if state is not None and snapshot is not None:
             raise ValueError("state and snapshot: give one of them")
-        s = Stream(self)
+        s = (_several.SeveralStream if len(self.outputs.widths) > 1 else Stream)(self)
         if state is not None:
             s.state = state
         if snapshot is not None:
@@ -213,6 +259,8 @@ class Model(CoreModel):
 
     def _certificate(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """x (T, B, I) or (T, B), y (T, B, O), cut to CHECK_ROWS rows."""
+        if isinstance(y, tuple) and len(y) == len(self.outputs.widths) > 1:
+            y = np.concatenate([_stream.real(part, "y") for part in y], axis=-1)
         array, expected = self._input(x), _stream.as_float32(_stream.real(y, "y"))
         axes = array.ndim + (self.num_embeddings > 0)
         if self._bare_cell:
@@ -223,7 +271,10 @@ class Model(CoreModel):
             array, expected = array.swapaxes(0, 1), expected.swapaxes(0, 1)
         want = (*array.shape[:2], self.n_output)
         if expected.shape != want or (self.n_input and array.shape[2:] != (self.n_input,)):
-            raise ShapeError(f"check: x {np.shape(x)} and y {np.shape(y)} do not fit this model")
+            steps = "; y holds every step of every output" if any(self.outputs.last) else ""
+            raise ShapeError(
+                f"check: x {np.shape(x)} and y {np.shape(y)} do not fit this model{steps}"
+            )
         if not array.size:
             raise ShapeError("check: x is empty")
         if array.shape[1] > CHECK_ROWS or (not self.streamable and want[0] * want[1] > CHECK_ROWS):
@@ -246,25 +297,44 @@ def _lengths(lengths: Any, n_steps: int, n_batch: int) -> np.ndarray:
     return array.astype(np.uintp)
 
 
+def _unbatched(y: np.ndarray) -> np.ndarray:
+    """Of one sequence: without the axis of the batch, which is the last but one."""
+    return y[..., 0, :]
+
+
 def _shown(layer: nn.Layer, record: Any) -> str:
     """A layer in a line: LSTM(24->64 x2)."""
-    if isinstance(layer, nn.LSTM):
-        assert layer.proj_size is not None and layer.num_layers is not None
-        more = f" x{layer.num_layers}" if layer.num_layers > 1 else ""
+    name = type(layer).__name__
+    if isinstance(layer, nn.LSTM | nn.GRU | nn.RNN):
+        more = f" x{layer.num_layers}" if (layer.num_layers or 1) > 1 else ""
         more += " bidirectional" if layer.bidirectional else ""
-        more += f" proj={layer.proj_size}" if layer.proj_size else ""
-        return f"LSTM({layer.input_size}->{layer.hidden_size}{more})"
-    if isinstance(layer, nn.LSTMCell | nn.Linear | nn.Embedding):
-        return f"{type(layer).__name__}({record.dims[0]}->{record.dims[1]})"
-    return type(layer).__name__
+        proj = getattr(layer, "proj_size", 0)
+        more += f" proj={proj}" if proj else ""
+        return f"{name}({layer.input_size}->{layer.hidden_size}{more}{_words(layer)})"
+    if isinstance(layer, _CELLS):
+        return f"{name}({layer.input_size}->{layer.hidden_size}{_words(layer)})"
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        return f"{name}({record.dims[0]}->{record.dims[1]})"
+    return name
+
+
+def _words(layer: nn.Layer) -> str:
+    """The names of the options that change what a recurrent layer computes."""
+    plain = {"prefix", "batch_first", "h0", "c0"}
+    words = [f"{k}={v}" if isinstance(v, str) else k for k, v in layer.options().items()
+             if k not in plain]  # fmt: skip
+    return "".join(f" {word}" for word in words)
 
 
 def _as_safetensors(image: Image, layers: list[nn.Layer]) -> bytes:
     from safetensors.numpy import save
 
-    tensors = {name: a for r in image.records for name, a in r.tensors.items()}
-    if len(tensors) != sum(len(r.tensors) for r in image.records):
+    weights = [program.weights_of(r) for r in image.records]
+    tensors = {name: a for arrays in weights for name, a in arrays.items()}
+    if len(tensors) != sum(map(len, weights)):
         raise ModelFormatError("two layers share a tensor's name; save as .clstm")
+    if not program.tells_all(image.records):
+        raise ModelFormatError("its layers are wired in a way of their own; save as .clstm")
     if image.check:
         tensors |= {"clstm.check.x": image.check[0], "clstm.check.y": image.check[1]}
     # one entry: the writer orders several at random

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,14 @@ def compare(got: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> 
 def run_certificate(model: Model, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Outputs (T, B, O) for a certificate's x, (T, B, I) or (T, B); y is for its shape alone."""
     rank = 2 if model.num_embeddings else 3
-    if x.ndim != rank or y.shape != (*x.shape[:2], model.output_size):
+    if x.ndim != rank or y.shape != (*x.shape[:2], sum(model.outputs.widths)):
         raise ShapeError(f"the certificate, x {x.shape} and y {y.shape}, does not fit the model")
     if model.streamable:
-        columns = [model.stream().run(x[:, b]) for b in range(x.shape[1])]
+        columns = [side_by_side(model.stream().run(x[:, b])) for b in range(x.shape[1])]
         return np.stack(columns, axis=1) if columns else np.empty(y.shape, np.float32)
-    if model.batch_first:
-        return model(x.swapaxes(0, 1))[0].swapaxes(0, 1)  # type: ignore[no-any-return]
-    return model(x)[0]  # type: ignore[no-any-return]
+    return model.every_step(np.ascontiguousarray(x))
+
+
+def side_by_side(y: Any) -> np.ndarray:
+    """Several outputs as the columns of one array."""
+    return np.concatenate(y, axis=-1) if isinstance(y, tuple) else y

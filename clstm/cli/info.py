@@ -16,6 +16,7 @@ from ..formats.container import Image
 from ..guess import suggest, unclear
 from ..loading import image_of, is_ours, naming
 from ..model import Model
+from ..program import weights_of
 from . import ATOL, RTOL
 from .common import build_model, non_finite, read_weights, warn_non_finite
 from .compare import compare, run_certificate
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _about(model: Model, image: Image) -> dict[str, Any]:
     layers = [
-        _layer(layer) | {"parameters": sum(a.size for a in record.tensors.values())}
+        _layer(layer) | {"parameters": sum(a.size for a in weights_of(record).values())}
         for layer, record in zip(model.layers, image.records, strict=True)
     ]
     return {
@@ -127,7 +128,7 @@ def _model_page(facts: dict[str, Any]) -> list[tuple[str, str]]:
         held += check["says"] if check["holds"] else f"FAILS: {check['says']}"
     return [
         ("input", takes),
-        ("output", f"{facts['output_size']} features"),
+        ("output", _features(facts["output_size"])),
         ("parameters", f"{facts['parameters']:,} ({facts['precision']})"),
         ("kernel", facts["kernel"]),
         ("gemm", facts["gemm"]),
@@ -135,6 +136,12 @@ def _model_page(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("fingerprint", facts["fingerprint"]),
         ("certificate", held),
     ]
+
+
+def _features(size: int | tuple[int, ...]) -> str:
+    if isinstance(size, int):
+        return f"{size} features"
+    return f"{len(size)} outputs of {', '.join(map(str, size))} features"
 
 
 def _words(sizes: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ def _layer(node: ast.expr) -> nn.Layer:
         if word not in defaults or word in options:
             raise ValueError(f"--layers: {shown}: {word} is unknown or repeated; {takes}")
         options[word] = _literal(value)
-        expected = _expected(options[word], defaults[word])
+        expected = _expected(word, options[word], defaults[word])
         if expected:
             raise ValueError(f"--layers: {shown}: {word}: expected {expected}")
     return cls(**options)
@@ -58,7 +58,7 @@ def _literal(node: ast.expr) -> Any:
         return ...
 
 
-def _expected(value: Any, default: Any) -> str:
+def _expected(word: str, value: Any, default: Any) -> str:
     """What the type of the default asks for, or "" if the value is that."""
     if isinstance(default, str):
         return "" if isinstance(value, str) else "text"
@@ -67,7 +67,17 @@ def _expected(value: Any, default: Any) -> str:
     if isinstance(default, int | float):
         return "" if _numbers(value, depth=0) and not isinstance(value, bool) else "a number"
     plain = value is None or isinstance(value, str | bool) or _numbers(value, depth=4)
+    if word == "layer_norm" and isinstance(value, dict):
+        plain = all(isinstance(v, str) or _numbers(v, depth=0) for v in value.values())
+    elif word == "activations" and isinstance(value, list | tuple):
+        plain = all(isinstance(v, str) or _named(v) for v in value)
     return "" if plain else "text, a number or a list of numbers, written out"
+
+
+def _named(value: Any) -> bool:
+    """A name and numbers."""
+    pair = isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str)
+    return pair and all(v is None or _numbers(v, depth=0) for v in value[1:])
 
 
 def _numbers(value: Any, depth: int) -> bool:

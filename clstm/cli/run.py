@@ -12,6 +12,7 @@ from typing import TextIO
 import numpy as np
 
 from .common import build_model, read_image, refuse_same
+from .compare import side_by_side
 from .progress import Progress, wanted
 from .rows import open_rows
 
@@ -19,14 +20,14 @@ from .rows import open_rows
 def main(args: argparse.Namespace) -> int:
     model = build_model(args, read_image(args))
     stream = model.stream()
-    text = _formatter(model.output_size, args.json)
+    text = _formatter(sum(model.outputs.widths), args.json)
     with ExitStack() as stack:
         rows = stack.enter_context(open_rows(args.input, model, args.chunk, args.header))
         out = _output(args, stack)
         progress = stack.enter_context(Progress(rows.total, wanted(args.progress, out)))
         for x in rows.chunks:
             # print() of a closed standard output (None) is silent
-            print(text(stream.run(x)), end="", file=out, flush=True)
+            print(text(side_by_side(stream.run(x))), end="", file=out, flush=True)
             progress.update(rows.done(), stream.steps)
     return 0
 

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ..formats import Weights, read_file
 from ..loading import image_of, is_ours, naming
 from ..model import Model
 from .common import build_model, read_image
-from .compare import Comparison, compare, run_certificate
+from .compare import Comparison, compare, run_certificate, side_by_side
 from .text import one_line
 
 _ARRAYS = "an .npz for --against holds x and y, and perhaps h0 and c0"
@@ -59,19 +60,25 @@ def _outputs(model: Model, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, n
     surplus = sorted(arrays.keys() - {"x", "y", "h0", "c0"})
     if surplus:
         raise ModelFormatError(f"{_ARRAYS}, not {surplus[0]}")
-    got = model(arrays["x"], _state(model, arrays))[0]
-    return got, real(arrays["y"], "y")
+    returned = model(arrays["x"], _state(model, arrays))
+    got = returned[0] if isinstance(returned, tuple) else returned  # the h of a bare cell
+    if isinstance(got, tuple) and len({part.ndim for part in got}) > 1:
+        raise ShapeError("y: outputs of every step and of the last one do not fit one array")
+    return side_by_side(got), real(arrays["y"], "y")
 
 
-def _state(model: Model, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...] | None:
+def _state(model: Model, arrays: dict[str, np.ndarray]) -> Any:
     given = [arrays[name] for name in ("h0", "c0") if name in arrays]
     if not given:
         return None
     if len(model.recurrent) != 1:
         raise ShapeError(f"h0, c0: the model has {len(model.recurrent)} recurrent layers, not one")
-    if len(given) != 2:
+    n_parts = len(model.recurrent[0].parts)
+    if len(given) < n_parts:
         raise ShapeError("h0, c0: one is missing")
-    return tuple(given)
+    if n_parts == 1 and "c0" in arrays:
+        raise ShapeError("c0: a GRU or an RNN has none")
+    return tuple(given) if n_parts > 1 else given[0]
 
 
 def _report(result: Comparison, args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from .budget import Budget
 MAGIC = b"CLSTM\0\r\n"
 VERSION = 1
 ALIGN = 64
+MOST_INPUTS = 4  # of a record
 
 HEADER = np.dtype(
     [("magic", "V8"), ("version", "<u4"), ("header_bytes", "<u4"), ("file_bytes", "<u8"),
@@ -27,7 +28,7 @@ HEADER = np.dtype(
      ("n_check", "<u4"), ("reserved", "<u4", 4), ("crc", "<u4")]
 )  # fmt: skip
 OP = np.dtype(
-    [("kind", "<u4"), ("flags", "<u4"), ("n_inputs", "<u4"), ("inputs", "<u4", 4),
+    [("kind", "<u4"), ("flags", "<u4"), ("n_inputs", "<u4"), ("inputs", "<u4", MOST_INPUTS),
      ("reserved", "<u4"), ("first_tensor", "<u4"), ("n_tensors", "<u4"), ("name_at", "<u4"),
      ("name_bytes", "<u4"), ("dims", "<u4", 8), ("params", "<f8", 6)]
 )  # fmt: skip
@@ -45,7 +46,7 @@ class Record:
     kind: int
     name: str = ""
     flags: int = 0
-    input: int = 0
+    inputs: tuple[int, ...] = (0,)  # slots: 0 the model's input, i + 1 the output of record i
     dims: tuple[int, ...] = ()
     params: tuple[float, ...] = ()
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -67,8 +68,9 @@ def write_image(image: Image) -> bytes:
     ops, table = np.zeros(len(image.records), OP), np.zeros(len(tensors), TENSOR)
     text, first = bytearray(), 0
     for row, record in zip(ops, image.records, strict=True):
-        row["kind"], row["flags"], row["n_inputs"] = record.kind, record.flags, 1
-        row["inputs"][0] = record.input
+        row["kind"], row["flags"] = record.kind, record.flags
+        row["n_inputs"] = len(record.inputs)
+        row["inputs"][: len(record.inputs)] = record.inputs
         row["first_tensor"], row["n_tensors"] = first, len(record.tensors)
         row["dims"][: len(record.dims)] = record.dims
         row["params"][: len(record.params)] = record.params
@@ -184,8 +186,10 @@ def _read_records(
     """Every tensor belongs to one layer, in order."""
     records, first = [], 0
     for row in ops:
-        last = first + int(row["n_tensors"])
-        if row["first_tensor"] != first or last > len(arrays):
+        last, n_inputs = first + int(row["n_tensors"]), int(row["n_inputs"])
+        inputs = tuple(int(slot) for slot in row["inputs"])
+        wired = 1 <= n_inputs <= MOST_INPUTS and not any(inputs[n_inputs:])
+        if row["first_tensor"] != first or last > len(arrays) or not wired:
             raise _Fault("a layer whose record is inconsistent")
         tensors = dict(arrays[first:last])
         if len(tensors) != last - first:
@@ -195,7 +199,7 @@ def _read_records(
                 kind=int(row["kind"]),
                 name=_name(row, text),
                 flags=int(row["flags"]),
-                input=int(row["inputs"][0]),
+                inputs=inputs[:n_inputs],
                 dims=tuple(int(d) for d in row["dims"]),
                 params=tuple(float(p) for p in row["params"]),
                 tensors=tensors,

@@ -22,6 +22,7 @@ class Source:
     data: bytes
     name: str
     suffix: str  # lower case with its dot, or "" for unnamed bytes
+    folder: str | None = None  # of a path; a file object's name need not be one
 
     def fault(self, message: str) -> ModelFormatError:
         """The error of a damaged or foreign file, to be raised by the reader that found it."""
@@ -47,7 +48,7 @@ def read_source(source: SourceLike) -> Source:
         path = os.fspath(source)
         if not isinstance(path, str):
             raise TypeError(f"expected a path of type str, got {type(path).__name__}")
-        return Source(_read_path(path), path, _suffix(path))
+        return Source(_read_path(path), path, _suffix(path), os.path.dirname(path) or ".")
     if isinstance(source, bytes):
         return Source(source, "<bytes>", "")
     if isinstance(source, io.TextIOBase):

@@ -57,13 +57,12 @@ def test_exactly_one_recurrent_module_is_found_under_any_prefix(prefix, options)
 
 @pytest.mark.parametrize("kind", ["GRU", "RNN", "GRUCell", "RNNCell"])
 @pytest.mark.parametrize("prefix", ["", "net.rnn."])
-def test_a_gru_or_rnn_is_recognised_and_unsupported(kind, prefix):
+def test_a_gru_or_rnn_is_recognised(kind, prefix):
     module = getattr(torch.nn, kind)(6, 8)
     tensors = {f"{prefix}{k}": v for k, v in module.state_dict().items()}
-    with pytest.raises(UnsupportedError, match=kind.removesuffix("Cell")):
-        clstm.from_state_dict(tensors)
-    with pytest.raises(UnsupportedError, match=kind):
-        clstm.from_torch(module)
+    (layer,) = clstm.from_state_dict(tensors).layers
+    assert (type(layer).__name__, layer.prefix) == (kind, prefix.removesuffix("."))
+    assert (layer.input_size, layer.hidden_size, layer.bias) == (6, 8, True)
 
 
 def test_a_projected_gru_shaped_lstm_is_still_an_lstm():
@@ -438,10 +437,10 @@ def test_messages_name_the_file(tmp_path):
     np.savez(tmp_path / "weights.npz", **with_head())
     with pytest.raises(ModelFormatError, match=r"weights\.npz.*layers=\["):
         clstm.load(tmp_path / "weights.npz")
-    gru = torch.nn.GRU(2, 3).state_dict()
-    np.savez(tmp_path / "gru.npz", **{k: v.numpy() for k, v in gru.items()})
-    with pytest.raises(UnsupportedError, match=r"gru\.npz"):
-        clstm.load(tmp_path / "gru.npz")
+    both = nn.LSTM(zoneout=(0.1, 0.1))
+    np.savez(tmp_path / "projected.npz", **lstm_tensors(rng_of(1), 6, 8, proj=2))
+    with pytest.raises(UnsupportedError, match=r"projected\.npz.*zoneout"):
+        clstm.load(tmp_path / "projected.npz", layers=[both])
 
 
 def test_reading_what_torch_wrote_needs_no_torch(tmp_path):

@@ -85,7 +85,7 @@ def test_results_are_fresh_contiguous_float32(name, batched):
 def test_a_call_is_the_oracles(name, batch_first):
     layers, tensors = ZOO[name]
     layers = [
-        nn.LSTM(layer.prefix, batch_first, layer.h0, layer.c0)
+        nn.LSTM(layer.prefix, batch_first, h0=layer.h0, c0=layer.c0)
         if isinstance(layer, nn.LSTM)
         else layer
         for layer in layers
@@ -252,7 +252,8 @@ def test_unaligned_input_gives_the_same_bits():
 def test_rows_past_a_length_are_zero_behind_the_heads_too(name, batch_first):
     layers, tensors = ZOO[name]
     layers = [
-        nn.LSTM(a.prefix, batch_first, a.h0, a.c0) if isinstance(a, nn.LSTM) else a for a in layers
+        nn.LSTM(a.prefix, batch_first, h0=a.h0, c0=a.c0) if isinstance(a, nn.LSTM) else a
+        for a in layers
     ]
     model = clstm.from_state_dict(tensors, layers=layers)
     lengths = [4, 0, 7, 1]

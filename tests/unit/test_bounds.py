@@ -45,7 +45,8 @@ def flush(a):
     return np.where(np.abs(a) < 2.0**-100, 0.0, a)
 
 
-def engine_step(w, x, h, c, rng, *, rows="ifgo", bias=True, skip_x=None, skip_h=None, ulps=1.0):
+def engine_step(w, x, h, c, rng, *, rows="ifgo", bias=True, skip_x=None, skip_h=None, ulps=1.0,
+                project=True):  # fmt: skip
     """A step in float32 emulated in float64; the options after `rng` make it wrong. (`ulps`: with
     the rounding to nearest, 1 makes the 1.5 that tanh may err by.)"""
     start = np.zeros((len(x), 4 * w.hidden_size))
@@ -57,7 +58,7 @@ def engine_step(w, x, h, c, rng, *, rows="ifgo", bias=True, skip_x=None, skip_h=
     g = off(np.tanh, ulps, rng, gates["g"])
     c = flush(f32(f * c + f32(i * g)))
     h = flush(f32(o * off(np.tanh, ulps, rng, c)))
-    if w.w_hr is not None:
+    if w.w_hr is not None and project:
         h = flush(total(np.zeros((len(x), w.output_size)), f32(w.w_hr), h))
     return h, c
 
@@ -107,8 +108,7 @@ def test_the_provable_bound_holds_whatever_the_input(
     step = bounds.step_bound(w, x, h, c)
     assert ratio(step, *engine_step(w, f32(x), f32(h), f32(c), rng)) <= 1
     reference = oracle.lstm_step(w, x, h, c)
-    for actual, expected in zip((step.h, step.c), reference, strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-300)
+    assert ratio(step, *reference) < 1e-3
 
 
 @pytest.mark.parametrize("hidden", [1, 32, 63, 64, 65, 130, 300])
@@ -193,7 +193,7 @@ def test_narrower_weights_lie_outside(bits):
 def test_a_missing_projection_term_lies_outside():
     w, x, h, c, rng = random_case(8, 10, 99, projection=7)
     step = bounds.step_bound(w, x, h, c)
-    full, _ = engine_step(w._replace(w_hr=None), f32(x), f32(h), f32(c), rng)
+    full, _ = engine_step(w, f32(x), f32(h), f32(c), rng, project=False)
     for skip, outside in ((None, False), (0, True), (63, True), (64, True), (98, True)):
         y = total(np.zeros((3, 7)), f32(w.w_hr), full, skip=skip)
         assert (bounds.worst(y, step.h, step.h_bound) > 1) == outside

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import clstm
+from clstm import nn
 from clstm.cli.layers import parse_layers
 from clstm.guess import suggest
+from samples import recurrent_tensors, rng_of
 
 Dict = dict[str, np.ndarray]
 
@@ -25,6 +27,11 @@ def lstm(p: str, n_in: int, hidden: int, *, both: bool = False, end: str = "_l0"
         f"{p}bias_hh{end}": zeros(4 * hidden),
     }
     return found | {f"{name}_reverse": a for name, a in found.items()} if both else found
+
+
+def kind(p: str, name: str, n_in: int, hidden: int) -> Dict:
+    layer = getattr(nn, name)(p.removesuffix("."))
+    return {n: a * 0 for n, a in recurrent_tensors(rng_of(0), layer, n_in, hidden).items()}
 
 
 def linear(p: str, out: int, n_in: int) -> Dict:
@@ -74,6 +81,11 @@ CASES = [
         '[nn.LSTMCell("cell"), nn.BatchNorm1d("bn")]',
     ),
     (linear("", 3, 4), '[nn.Linear("")]'),
+    (kind("g.", "GRU", 3, 8) | linear("fc.", 2, 8), '[nn.GRU("g"), nn.Linear("fc")]'),
+    (kind("g.", "GRU", 3, 8) | {"h0": zeros(1, 8)}, '[nn.GRU("g", h0="h0")]'),
+    (kind("r.", "RNNCell", 3, 8) | linear("fc.", 2, 8), '[nn.RNNCell("r"), nn.Linear("fc")]'),
+    (lstm("l.", 3, 8) | {"l.weight_ch_l0": zeros(24)}, '[nn.LSTM("l", peephole="diagonal")]'),
+    (lstm("l.", 3, 8) | {"l.weight_ch_l0": zeros(32, 8)}, '[nn.LSTM("l", peephole="full")]'),
     (lstm('a"b\n.', 3, 4) | linear("x.", 1, 4), '[nn.LSTM(\'a"b\\n\'), nn.Linear("x")]'),
 ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filemaker import Item, info, make_zip, npy_of, plain_torch_file, safetensors_file
 
-from clstm.errors import ModelFormatError, UnsupportedError
+from clstm.errors import ModelFormatError
 from clstm.formats import read_file, source
 from clstm.formats.budget import Budget, tensor_bytes
 from clstm.formats.source import read_source, shown
@@ -231,11 +231,24 @@ def test_foreign_content_is_told(tmp_path, suffix, content, message):
     assert str(path) in str(caught.value)
 
 
-def test_onnx_comes_later(tmp_path):
-    path = tmp_path / "w.onnx"
+@pytest.mark.parametrize("name", ["w.onnx", "w", "w.pt"])
+def test_onnx_is_told_by_content_and_by_suffix(tmp_path, name):
+    path = tmp_path / name
     path.write_bytes(b"\x08\x07\x12\x07pytorch")
-    with pytest.raises(UnsupportedError, match=r"w\.onnx: ONNX.*later"):
+    with pytest.raises(ModelFormatError, match=rf"{name}: no ONNX model"):
         read_file(path)
+    with pytest.raises(ModelFormatError, match="key='x' chooses"):
+        read_file(path, key="x")
+    path.write_bytes(b"text")
+    with pytest.raises(ModelFormatError) as caught:
+        read_file(path)
+    assert ("no ONNX model" in str(caught.value)) == (name == "w.onnx")
+
+
+def test_states_are_for_onnx():
+    for content in (npz_bytes(), safetensors_bytes()):
+        with pytest.raises(ValueError, match="states="):
+            read_file(content, states=[("h0", "hn")])
 
 
 @pytest.mark.parametrize("content", [npz_bytes(), safetensors_bytes()])

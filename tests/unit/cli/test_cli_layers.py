@@ -29,6 +29,18 @@ from clstm.cli.layers import parse_layers
         ("[nn.Affine(scale=[-1, 2.5])]", [nn.Affine(scale=[-1, 2.5])]),
         ("[nn.LSTM('l', h0='h0', hidden_size=3)]", [nn.LSTM("l", h0="h0", hidden_size=3)]),
         ("[nn.LayerNorm(normalized_shape=(6,))]", [nn.LayerNorm(normalized_shape=(6,))]),
+        (
+            "[nn.GRU('g', linear_before_reset=False, activations=['relu', ('tanh', None, None)])]",
+            [nn.GRU("g", linear_before_reset=False, activations=["Relu", "Tanh"])],
+        ),
+        (
+            "nn.LSTM(layer_norm={'cell': 'stored', 'eps': 0.1}, zoneout=(0.1, 0))",
+            [nn.LSTM(layer_norm={"cell": "stored", "eps": 0.1}, zoneout=(0.1, 0))],
+        ),
+        (
+            "[nn.Add((0, 1)), nn.Slice(0, 2), nn.Identity(0), nn.Output((1, 2), last=(True, 0))]",
+            [nn.Add((0, 1)), nn.Slice(0, 2), nn.Identity(0), nn.Output((1, 2), (True, False))],
+        ),
     ],
 )
 def test_layers_are_read(text: str, layers: list[nn.Layer]) -> None:
@@ -47,6 +59,10 @@ HOSTILE = [
     "nn.LSTM(h0={})", "nn.LSTM(h0=[[1], ['x']])", "nn.LSTM(h0=b'x')", "nn.LSTM(h0=[[[[[1]]]]])",
     "nn.LayerNorm(eps=10**9999)", "nn.LayerNorm(eps=" + "9" * 400 + ")", "nn.LayerNorm(eps=True)",
     "nn.LayerNorm(eps='a')", "nn.LayerNorm(eps=1j)", "nn.Softmax(0)", "nn.GELU('x')", "nn.GRU('g')",
+    "nn.Add(1)", "nn.Add(('a', 1))", "nn.Add((1.5, 0))", "nn.Slice(-1, 2)", "nn.Identity(True)",
+    "nn.LSTM(activations=3)", "nn.LSTM(activations=['sin'])", "nn.LSTM(zoneout=0.5)",
+    "nn.LSTM(layer_norm={'eps': []})", "nn.LSTM(layer_norm={1: 2})", "nn.LSTM(clip='a')",
+    "nn.LSTM(layer_norm=[1])", "nn.LSTM(activations=[['tanh', 'x']])", "nn.LSTM(forget_bias=None)",
     "nn.ReLU(1)", "[" * 9999, "-" * 99999 + "1", "+".join("1" * 50000), "nn." * 5000 + "LSTM()",
 ]  # fmt: skip
 

@@ -1,122 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Layer descriptions under the names of ``torch.nn``.
-
-A description says which tensors of a state dict make a layer (by their prefix) and what
-tensors cannot tell. Sizes are read from the tensors; sizes given as keywords are checked
-against them, never needed. A list of descriptions, in order, is a model:
-
-    clstm.load("w.pt", layers=[nn.Embedding("emb"), nn.LSTM("lstm"), nn.Linear("fc")])
-"""
+"""Layers without state, under the names of ``torch.nn``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "LSTM",
-    "Affine",
-    "BatchNorm1d",
-    "Dropout",
-    "Embedding",
-    "Hardtanh",
-    "Identity",
-    "LSTMCell",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "PReLU",
-    "ReLU",
-    "ReLU6",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "Tanh",
-]
-
-Tensor = Any  # a name in the state dict, or the array itself
-Number = Any  # a float, or an array of one value a feature
-
-
-_Plain = int | float | str
-
-
-def _differs(value: Any, default: Any) -> bool:
-    """For arrays too, which have no single truth."""
-    return value is not default and not (isinstance(value, _Plain) and value == default)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Base of all descriptions."""
-
-    # What takes part in equality, files and fingerprints; checked sizes do not.
-    checked: ClassVar[tuple[str, ...]] = ()
-
-    def options(self) -> dict[str, Any]:
-        """Every option that differs from its default, by name; sizes that only check left out."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in self.checked and _differs(getattr(self, f.name), f.default)
-        }
-
-    def __repr__(self) -> str:
-        options = self.options()
-        prefix = [repr(options.pop("prefix"))] if options.get("prefix") else []
-        words = [
-            f"{name}={value!r}" if isinstance(value, _Plain) else f"{name}={type(value).__name__}"
-            for name, value in options.items()
-        ]
-        return f"{type(self).__name__}({', '.join(prefix + words)})"
-
-
-@dataclass(frozen=True, repr=False)
-class LSTM(Layer):
-    """``torch.nn.LSTM``: layers, directions, projection and bias follow from the tensors.
-
-    Tensors, as torch names them (k a layer; ``_reverse`` for the second direction):
-    ``weight_ih_l{k}`` (4H, I), ``weight_hh_l{k}`` (4H, P or H), ``bias_ih_l{k}`` and
-    ``bias_hh_l{k}`` (4H,), ``weight_hr_l{k}`` (P, H); gate rows i, f, g, o.
-
-    ``h0`` and ``c0`` bring a learned initial state: arrays, or names of tensors in the
-    state dict, of shape (L * D, P or H) and (L * D, H), with an axis of 1 for B or without.
-    Equations: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
-    """
-
-    prefix: str = ""
-    batch_first: bool = False
-    h0: Tensor = None
-    c0: Tensor = None
-    input_size: int | None = None
-    hidden_size: int | None = None
-    num_layers: int | None = None
-    bias: bool | None = None
-    bidirectional: bool | None = None
-    proj_size: int | None = None
-    checked: ClassVar[tuple[str, ...]] = (
-        "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, repr=False)
-class LSTMCell(Layer):
-    """``torch.nn.LSTMCell``: tensors ``weight_ih`` (4H, I), ``weight_hh`` (4H, H), ``bias_ih``,
-    ``bias_hh`` (4H,). Alone it is one step, as in torch; inside a longer model and in a
-    stream it is a one-layer LSTM over time."""
-
-    prefix: str = ""
-    h0: Tensor = None
-    c0: Tensor = None
-    input_size: int | None = None
-    hidden_size: int | None = None
-    bias: bool | None = None
-    checked: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "bias")
+from ._base import Layer, Number, whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +72,15 @@ class Dropout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Identity(Layer):
-    """``torch.nn.Identity``."""
+    """``torch.nn.Identity``, or a step back: ``input`` is the number of the value that it passes
+    on, 0 for the model's input, k for the output of the k-th layer of the list (from 1 on); None
+    for the layer before. So the layer behind it reads that value."""
+
+    input: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.input is not None:
+            whole(self, "input")
 
 
 @dataclass(frozen=True, repr=False)
