@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -152,3 +152,212 @@ def warm(model: clstm.Model, steps: int = 3) -> clstm.Stream:
     s = model.stream()
     s.run(fed(model, 99, steps))
     return s
+
+
+# ---- recurrent layers with any options -----------------------------------------------------------
+
+
+class Recurrent(NamedTuple):
+    """A description of `clstm.nn` and tensors that make it."""
+
+    layer: Any
+    tensors: dict[str, np.ndarray]
+    n_in: int
+    hidden: int
+    num_layers: int
+    directions: int
+
+    @property
+    def kind(self) -> str:
+        return type(self.layer).__name__.removesuffix("Cell")
+
+    @property
+    def streams(self) -> bool:
+        """Does it take its steps one by one?"""
+        return self.directions == 1 and not getattr(self.layer, "reverse", False)
+
+    @property
+    def output_size(self) -> int:
+        """Of one direction."""
+        return next(a for n, a in self.tensors.items() if "weight_hh" in n).shape[1]
+
+    def state(self, rng: np.random.Generator, *batch: int) -> tuple[np.ndarray, ...]:
+        """A random one: (h, c) or (h,), with the L*D axis."""
+        rows = self.num_layers * self.directions
+        sizes = [self.output_size, self.hidden][: 2 if self.kind == "LSTM" else 1]
+        return tuple(floats(rng, rows, *batch, n, scale=0.7) for n in sizes)
+
+    def model(self, **options: Any) -> clstm.Model:
+        return clstm.from_state_dict(self.tensors, layers=[self.layer], **options)
+
+    def given(self, state: tuple[np.ndarray, ...]) -> Any:
+        """That state as a model of this layer takes it."""
+        if type(self.layer).__name__.endswith("Cell"):
+            state = tuple(s[0] for s in state)
+        return state if self.kind == "LSTM" else state[0]
+
+
+def recurrent_tensors(
+    rng: np.random.Generator,
+    layer: Any,
+    n_in: int,
+    hidden: int,
+    *,
+    layers: int = 1,
+    bidirectional: bool = False,
+    proj: int = 0,
+    bias: bool = True,
+    proj_bias: bool = False,
+    norm_bias: bool = False,
+    scale: float | None = None,
+) -> dict[str, np.ndarray]:
+    """A state dict for a description with any options, under its prefix."""
+    name = type(layer).__name__
+    cell, kind = name.endswith("Cell"), name.removesuffix("Cell")
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] - bool(getattr(layer, "coupled", None))
+    bound = hidden**-0.5 if scale is None else scale
+    dot, out = f"{layer.prefix}." if layer.prefix else "", proj or hidden
+    norm, peephole = (getattr(layer, n, None) for n in ("layer_norm", "peephole"))
+    tensors = {}
+    for k in range(layers):
+        for end in ("", "_reverse") if bidirectional else ("",):
+            width = n_in if k == 0 else out * (1 + bidirectional)
+            suffix = "" if cell else f"_l{k}{end}"
+
+            def put(word: str, *shape: int, around: float = 0.0, suffix: str = suffix) -> None:
+                stem, dot_word, field = word.partition(".")
+                values = rng.uniform(-bound, bound, shape) + around
+                tensors[f"{dot}{stem}{suffix}{dot_word}{field}"] = values.astype(np.float32)
+
+            put("weight_ih", gates * hidden, width)
+            put("weight_hh", gates * hidden, out)
+            if bias:
+                put("bias_ih", gates * hidden)
+                put("bias_hh", gates * hidden)
+            if proj:
+                put("weight_hr", proj, hidden)
+                if proj_bias:
+                    put("bias_hr", proj)
+            if peephole == "diagonal":
+                put("weight_ch", 3 * hidden)
+            elif peephole == "full":
+                put("weight_ch", gates * hidden, hidden)
+            if norm is not None:
+                sizes = {"ln_ih": gates * hidden}
+                sizes |= {"ln_hh": gates * hidden} if norm.get("separate") else {}
+                sizes |= {"ln_cell": hidden} if norm.get("cell") else {}
+                for word, size in sizes.items():
+                    put(f"{word}.weight", size, around=1.0)
+                    if norm_bias:
+                        put(f"{word}.bias", size)
+    return tensors
+
+
+# A gate's functions with values of about 1 for arguments of about 1, so that runs stay tame; both
+# hard sigmoids (ONNX's and old Keras's 0.2 x + 0.5; torch's and new Keras's relu6(x + 3) / 6).
+GATE_FUNCTIONS = [
+    ("Sigmoid", 0.0, 0.0), ("Tanh", 0.0, 0.0), ("Relu", 0.0, 0.0), ("HardSigmoid", 0.2, 0.5),
+    ("HardSigmoid", 1 / 6, 0.5), ("HardTanh", -0.7, 0.9), ("Softsign", 0.0, 0.0),
+    ("Softplus", 0.0, 0.0), ("Elu", 0.8, 0.0), ("LeakyRelu", 0.1, 0.0),
+    ("ThresholdedRelu", 0.3, 0.0), ("ScaledTanh", 0.9, 0.7), ("Affine", 0.3, 0.4),
+]  # fmt: skip
+
+
+BOUNDED_FUNCTIONS = [
+    one for one in GATE_FUNCTIONS if one[0].removeprefix("Scaled") in
+    ("Sigmoid", "Tanh", "HardSigmoid", "HardTanh", "Softsign")
+]  # fmt: skip
+
+
+@st.composite
+def recurrent_layers(
+    draw: st.DrawFn,
+    kinds: tuple[str, ...] = ("LSTM", "GRU", "RNN"),
+    *,
+    cell: bool = False,
+    directions: int = 1,
+    projected: bool = False,
+    **fixed: Any,
+) -> Any:
+    """A description with random options; most options are absent from most draws."""
+
+    def perhaps(*values: Any) -> Any:
+        return draw(st.sampled_from([None, None, *values]))
+
+    kind = draw(st.sampled_from(kinds))
+    options: dict[str, Any] = {"clip": perhaps(0.3, 1.0)}
+    if draw(st.integers(0, 2)) == 0:
+        count = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind] * draw(st.integers(1, directions))
+        # a gate that has no bound multiplies the state at every step, if nothing holds it
+        held = kind == "RNN" or options["clip"] is not None
+        gate = st.sampled_from(GATE_FUNCTIONS if held else BOUNDED_FUNCTIONS)
+        period = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind]
+        options["activations"] = [
+            draw(st.sampled_from(GATE_FUNCTIONS) if k % period else gate) for k in range(count)
+        ]
+    if kind == "GRU":
+        options["linear_before_reset"] = draw(st.booleans())
+    elif kind == "RNN":
+        options["nonlinearity"] = draw(st.sampled_from(["tanh", "relu"]))
+    else:
+        options["peephole"] = perhaps("diagonal", "full")
+        options["coupled"] = perhaps("f=1-i", "i=1-f")
+        options["cell_clip"] = perhaps(0.4)
+        if options["cell_clip"]:
+            options["cell_clip_stored"] = draw(st.booleans())
+        if options["peephole"] == "full":
+            options["output_peephole"] = draw(st.sampled_from(["old", "new"]))
+        elif draw(st.integers(0, 2)) == 0:
+            options["layer_norm"] = {
+                "per_gate": draw(st.booleans()),
+                "separate": draw(st.booleans()),
+                "cell": draw(st.sampled_from([False, True, "stored"])),
+                "eps": draw(st.sampled_from([1e-5, 1e-3])),
+            }
+        if options["coupled"] != "f=1-i":
+            options["forget_bias"] = perhaps(1.0, 0.3) or 0.0
+        if projected:
+            options["proj_clip"] = perhaps(0.2)
+        else:
+            options["zoneout"] = perhaps((0.1, 0.05), (0.0, 0.5))
+    return getattr(nn, kind + "Cell" * cell)(**(options | fixed))
+
+
+@st.composite
+def recurrent_models(
+    draw: st.DrawFn,
+    kinds: tuple[str, ...] = ("LSTM", "GRU", "RNN"),
+    *,
+    sizes: st.SearchStrategy[int] | None = None,
+    most_layers: int = 3,
+    bidirectional: bool | None = None,
+    cell: bool = False,
+    **fixed: Any,
+) -> Recurrent:
+    """Any recurrent layer with random options and tensors; bidirectional=None is either, and
+    sometimes one direction against time; False streams."""
+    sizes = st.integers(1, 24) if sizes is None else sizes
+    n_in, hidden = draw(sizes), draw(sizes)
+    count = 1 if cell else draw(st.integers(1, most_layers))
+    both = not cell and (draw(st.booleans()) if bidirectional is None else bidirectional)
+    projected = not cell and hidden > 1 and draw(st.integers(0, 3)) == 0
+    if bidirectional is None and not cell and not both and draw(st.integers(0, 3)) == 0:
+        fixed = fixed | {"reverse": True}
+    layer = draw(
+        recurrent_layers(kinds, cell=cell, directions=1 + both, projected=projected, **fixed)
+    )
+    projected = projected and type(layer).__name__ == "LSTM"
+    tensors = recurrent_tensors(
+        rng_of(draw(seeds)),
+        layer,
+        n_in,
+        hidden,
+        layers=count,
+        bidirectional=both,
+        proj=draw(st.integers(1, hidden - 1)) if projected else 0,
+        bias=draw(st.booleans()),
+        proj_bias=projected and draw(st.booleans()),
+        norm_bias=draw(st.booleans()),
+        scale=max(n_in, hidden) ** -0.5,
+    )
+    return Recurrent(layer, tensors, n_in, hidden, count, 1 + both)

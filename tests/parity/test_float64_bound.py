@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""promise 2: one step, teacher-forced, lies within the bound of `bounds.py` around float64;
+"""promise 2: one step, teacher-forced, lies within the bound of `bounds` around float64;
 and in the mean clstm errs far less than torch's own nn.LSTM does."""
 
 import numpy as np

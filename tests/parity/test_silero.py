@@ -101,4 +101,4 @@ def test_without_strict_the_rest_of_the_file_must_be_named():
     with pytest.raises(clstm.ModelFormatError, match=r"conv1\.weight"):
         clstm.load(WEIGHTS, layers=[nn.LSTMCell("lstm_cell")])
     found = clstm.load(WEIGHTS, strict=False)  # it is the only recurrent module
-    assert found.layers == [nn.LSTMCell("lstm_cell", None, None, 128, 128, True)]
+    assert found.layers == [nn.LSTMCell("lstm_cell", input_size=128, hidden_size=128, bias=True)]

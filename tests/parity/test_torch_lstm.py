@@ -3,7 +3,7 @@
 
 One tolerance, derived. What torch means is what it computes in float64: the oracle must agree with
 that to float64's rounding (`FLOAT64`), so that every random case proves the oracle's meaning
-afresh; and clstm must lie within the bound of `bounds.py` around the oracle at every step, layer
+afresh; and clstm must lie within the bound of `bounds` around the oracle at every step, layer
 and direction, teacher-forced. torch's own float32 keeps that bound too
 (`test_torch_in_float32_keeps_the_same_bound`), so the two differ by at most twice that a step.
 """
