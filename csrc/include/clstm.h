@@ -8,7 +8,8 @@
  *   - Fallible functions return clstm_status and write *out only on CLSTM_OK.
  *   - The caller owns each buffer that it passes; nothing of it is kept after the return.
  *   - Functions marked HOT return nothing, cannot fail and do not allocate, lock, log or
- *     enter the system. They may be called with any floating-point control bits (rounding,
+ *     enter the system (a model with threads wakes those that sleep, and makes them anew in a
+ *     forked child). They may be called with any floating-point control bits (rounding,
  *     flush to zero); those are found again as they were, sticky flags may be raised.
  *   - err, where there is one, is NULL or char[256] that receives a sentence on failure.
  *   - free(NULL) does nothing. A model must outlive its streams.
@@ -55,7 +56,7 @@ typedef struct clstm_options {
     const char *gemm;      /* "auto", "packed", "blas"; NULL: $CLSTM_GEMM or "auto"           */
     const char *precision; /* "float32"; NULL: the same                                       */
     const char *blas;      /* paths to try after $CLSTM_BLAS, a line each, or NULL            */
-    int threads;           /* 0 or 1: the caller's own                                        */
+    int threads;           /* the caller's and n - 1 of the model's own; 0: 1                 */
 } clstm_options;
 
 /* ---- model ------------------------------------------------------------------------ */
