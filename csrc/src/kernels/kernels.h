@@ -18,8 +18,9 @@
 #define UNITS 16
 #define K_BLOCK 64
 #define GATES_MAX 4
-#define ROW_GROUP 64 /* rows that share one pass over the weights: fewer would read weights
-                        beyond L2 too often, more would not stay in L1 with their totals */
+#define ROW_GROUP                                                                                  \
+    64 /* rows that share one pass over the weights: fewer would read weights                      \
+          beyond L2 too often, more would not stay in L1 with their totals */
 
 static inline size_t padded(size_t n) { return (n + UNITS - 1) / UNITS * UNITS; }
 
