@@ -33,7 +33,7 @@ extern "C" {
 #define CLSTM_API __attribute__((visibility("default")))
 #endif
 
-#define CLSTM_VERSION "0.1.0"
+#define CLSTM_VERSION "0.2.0"
 #define CLSTM_ABI_VERSION 1
 #define CLSTM_NUMERIC_POLICY 1 /* results keep their bits while this number stays */
 

@@ -91,6 +91,7 @@ def test_from_torch_page(workplace):
     assert compared >= 40
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's exporters
 def test_readme_blocks(workplace):
     """After the line that exports the model, in order, in one namespace, in a directory that
     holds a copy of examples/."""
@@ -101,6 +102,9 @@ def test_readme_blocks(workplace):
     assert exporting, "the README says how to export"
     exec(exporting[1], {"torch": torch, "model": torch.nn.ModuleDict(parts)})
     names: dict[str, Any] = {"__name__": "readme"}
+    names["module"], names["tx"] = parts["lstm"], torch.zeros(20, 3, 8)
+    names["packed"] = torch.nn.utils.rnn.pack_padded_sequence(names["tx"], [20, 7, 1])
+    torch.onnx.export(parts["lstm"], (names["tx"],), "model.onnx", dynamo=False)
     for _, code, line in blocks(page):
         execute(page, code, line, names)
 
