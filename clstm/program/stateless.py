@@ -83,7 +83,7 @@ def bind_affine(layer: nn.Affine, t: Tensors, width: int | None, index: int) -> 
             )
         tensors[name] = array
     n = max(a.size for a in tensors.values())
-    return Record(AFFINE, prefix, 0, (0,), (n if n > 1 or width is None else width,), (), tensors)
+    return Record(AFFINE, prefix, 0, (0,), (n if n > 1 else width or 0,), (), tensors)
 
 
 def bind_prelu(layer: nn.PReLU, t: Tensors, width: int | None, index: int) -> Record:

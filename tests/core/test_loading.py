@@ -450,3 +450,10 @@ def test_reading_what_torch_wrote_needs_no_torch(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "m.pt"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "(2, 8)\n"
+
+
+def test_one_scale_for_all_features_leaves_their_number_to_the_next_layer():
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    m = clstm.from_state_dict({"fc.weight": weight}, layers=[nn.Affine(scale=2.0), nn.Linear("fc")])
+    assert m.input_size == 3
+    assert np.array_equal(m(np.ones((1, 3)))[0], [2 * weight.sum(1)])
