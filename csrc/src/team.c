@@ -64,7 +64,7 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
 static inline void pause_(void)
 {
 #if defined(__x86_64__)
-    _mm_pause();
+    __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif

@@ -80,7 +80,7 @@ def cases(draw, op: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...
         tensors["sequence_lens"] = rng.integers(1, t + 1, b).astype(np.int32)
         inputs.append("sequence_lens")
     state = draw(st.sampled_from(["none", "input", "constant"]))
-    if state != "none" and direction != "reverse":
+    if state != "none":
         for word in ("initial_h", "initial_c")[: 2 if op == "LSTM" else 1]:
             tensors[word] = array(d, b, h)
             if state == "input":
@@ -105,8 +105,6 @@ def run_clstm(op, attrs, tensors, inputs):
     state = (state if op == "LSTM" else state[0]) if state else None
     y, final = WORKER[0].call(data, x, state, tensors.get("sequence_lens"))
     h, c = final if op == "LSTM" else (final, None)
-    if attrs.get("direction") == "reverse":  # the second of two directions
-        h, c = h[1:], None if c is None else c[1:]
     return (y.swapaxes(0, 1) if layout else y), h, c
 
 

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""The nodes of a graph as a list of layers: merged, ordered, numbered and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import nn
+from .axes import FEATURE, ONE, ROW, Array, Value, factors, refuse, restored, width
+from .graph import Graph, Node, Tensors
+
+_STACKED = (nn.LSTM, nn.GRU, nn.RNN)
+_SEVERAL = (nn.Add, nn.Mul, nn.Concat)
+# Layers whose tensors or options tell the number of features that they read.
+_TELLING = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
+_MOST_OUTPUTS = 4
+
+
+def emit(
+    graph: Graph, outputs: Sequence[tuple[str, Value]], keep: Sequence[Value]
+) -> tuple[list[nn.Layer], Tensors]:
+    """See Graph.finish."""
+    if not outputs:
+        raise refuse("the outputs", "none is left that is not a state")
+    if len(outputs) > _MOST_OUTPUTS:
+        raise refuse(f"output {outputs[_MOST_OUTPUTS][0]!r}",
+                     f"clstm has at most {_MOST_OUTPUTS} outputs")  # fmt: skip
+    values = [_checked(graph, name, graph.rowwise(f"output {name!r}", v)) for name, v in outputs]
+    roots = [v.node for v in values]
+    roots += [r.owner for v in keep for r in v.states or () if not isinstance(r.owner, str)]
+    nodes = _reached(graph, roots)
+    timed = [n for n in nodes if n.kind in _STACKED]
+    if any(v.last for v in values) and not timed:
+        raise refuse(graph.cuts[0] if graph.cuts else "the outputs",
+                     "takes the last row, and no recurrent layer tells what time is")  # fmt: skip
+    first_of = _merge(graph, nodes, [v.node for v in values]) if graph.merge else {}
+    return _Writer(graph, nodes, first_of).write(values)
+
+
+def _checked(graph: Graph, name: str, value: Value) -> Value:
+    """An output has the input's axes in their order, and features last."""
+    node = f"output {name!r}"
+    rows = [a.rows for a in graph.rows if not (value.last and a.rows == (graph.time,))]
+    value = restored(value)
+    axes = list(value.axes)
+    features = factors(value, FEATURE)
+    if value.node is graph.source and not graph.source.width:
+        raise refuse(node, "is the input of tokens itself")
+    if not features or features != [len(axes) - 1] or axes[-1].size != width(value):
+        raise refuse(node, f"has the axes {value.kinds()}; expected all features on the last one",
+                     "leave away what comes behind: clstm's outputs keep their axis of "
+                     "features")  # fmt: skip
+    sizes = {a.rows: a.size for a in graph.rows}
+    # A row that is 1 in the file may have been squeezed and put back.
+    fits = len(axes) - 1 == len(rows) and all(
+        (a.kind == ROW and a.rows == r) or (a.kind == ONE and sizes[r] == 1)
+        for a, r in zip(axes, rows, strict=False)
+    )
+    if not fits:
+        raise refuse(node, f"has the axes {value.kinds()}; clstm gives them in the input's order",
+                     "transpose the output outside of the model")  # fmt: skip
+    return value
+
+
+def _reached(graph: Graph, roots: Sequence[Node]) -> list[Node]:
+    wanted: set[int] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if id(node) not in wanted:
+            wanted.add(id(node))
+            stack += node.inputs
+    return [n for n in graph.nodes if id(n) in wanted]
+
+
+def _merge(graph: Graph, nodes: list[Node], outputs: Sequence[Node]) -> dict[int, Node]:
+    """Recurrent nodes that only feed the next of their kind become one of several layers, as
+    torch's num_layers, so that the state has torch's shape again. Returns what stands for each
+    node that went away."""
+    readers: dict[int, int] = {}
+    for node in [*(i for n in nodes for i in n.inputs), *outputs]:
+        readers[id(node)] = readers.get(id(node), 0) + 1
+    instead: dict[int, Node] = {}
+    for node in list(nodes):
+        if node.kind not in _STACKED:
+            continue
+        before = instead.get(id(node.inputs[0]), node.inputs[0])
+        if readers[id(node.inputs[0])] == 1 and _alike(before, node):
+            for word in set(before.initial) | set(node.initial):
+                before.initial[word] = np.concatenate([_initial(n, word) for n in (before, node)])
+            before.cells += node.cells
+            before.name = f"{before.name} and {node.name}"
+            nodes.remove(node)
+            instead[id(node)] = before
+    return instead
+
+
+def _initial(node: Node, word: str) -> Array:
+    cell = node.cells[0]
+    hidden = (
+        np.shape(cell["weight_hr"])[1] if "weight_hr" in cell else node.width // (node.directions)
+    )
+    n = hidden if word == "c0" else node.width // node.directions
+    given = node.initial.get(word)
+    shape = (len(node.cells), n)
+    return np.zeros(shape, np.float32) if given is None else given.reshape(shape)
+
+
+def _alike(a: Node, b: Node) -> bool:
+    shapes = [{w: np.shape(t) for w, t in c.items() if w != "weight_ih"} for c in a.cells + b.cells]
+    return (
+        a.kind is b.kind
+        and a.options == b.options
+        and a.directions == b.directions
+        and a.stated == b.stated
+        and not (a.stated and bool(a.initial) != bool(b.initial))
+        and all(s == shapes[0] for s in shapes)
+    )
+
+
+class _Writer:
+    def __init__(self, graph: Graph, nodes: list[Node], instead: dict[int, Node]) -> None:
+        self.graph, self.nodes, self.instead = graph, nodes, instead
+        self.layers: list[nn.Layer] = []
+        self.tensors: Tensors = {}
+        self.slots: dict[int, int] = {id(graph.source): 0}
+        self.at = 0  # the value that the next layer would read
+        self.prefixes: set[str] = set()
+
+    def slot(self, node: Node) -> int:
+        return self.slots[id(self.instead.get(id(node), node))]
+
+    def write(self, values: Sequence[Value]) -> tuple[list[nn.Layer], Tensors]:
+        if self._untold():
+            self._tell()
+        for node in self.nodes:
+            self._node(node)
+        slots = tuple(self.slot(v.node) for v in values)
+        last = tuple(v.last for v in values)
+        if len(values) > 1 or any(last):
+            plain = len(values) == 1 and slots[0] == self.at
+            self.layers.append(nn.Output(inputs=() if plain else slots, last=last))
+        elif slots[0] != self.at:
+            self._goto(slots[0], always=True)
+        return self.layers, self.tensors
+
+    def _untold(self) -> bool:
+        """Whether no layer tells the number of features of the input before one must know it."""
+        if not self.graph.source.width:
+            return False  # tokens
+        same = {id(self.graph.source)}  # values of as many features, through layers that keep them
+        for node in self.nodes:
+            if same.isdisjoint(id(i) for i in node.inputs):
+                continue
+            wide = max((t.size for t in node.tensors.values()), default=0) > 1
+            if node.cells or node.kind in _TELLING or (node.kind is nn.Affine and wide):
+                return False
+            if node.kind in (nn.Slice, nn.Concat, nn.Affine, nn.PReLU):
+                return True
+            same.add(id(node))
+        return True
+
+    def _tell(self) -> None:
+        """x * 1 + 0, which says how wide x is."""
+        n = self.graph.source.width
+        tell = Node("the input", nn.Affine, {}, {"scale": np.ones(n), "shift": np.zeros(n)},
+                    (self.graph.source,), n, "input")  # fmt: skip
+        self._node(tell)
+        self.slots[id(self.graph.source)] = self.at
+
+    def _goto(self, slot: int, *, always: bool = False) -> None:
+        if slot != self.at or always:
+            self.layers.append(nn.Identity(input=slot))
+            self.at = len(self.layers)
+
+    def _node(self, node: Node) -> None:
+        options: dict[str, Any] = dict(node.options)
+        if node.kind in _SEVERAL:
+            options["inputs"] = tuple(self.slot(i) for i in node.inputs)
+        else:
+            self._goto(self.slot(node.inputs[0]))
+        if node.tensors or node.cells:
+            options["prefix"] = prefix = self._prefix(node)
+            for word, array in node.tensors.items():
+                if node.kind is nn.Affine:  # of one number it would not tell the width
+                    array = np.broadcast_to(array, node.width)
+                self._tensor(f"{prefix}.{word}", array)
+        if node.cells:
+            self._cells(node, prefix, options)
+        self.layers.append(node.kind(**options))
+        self.at = self.slots[id(node)] = len(self.layers)
+
+    def _cells(self, node: Node, prefix: str, options: dict[str, Any]) -> None:
+        for i, cell in enumerate(node.cells):
+            k, reverse = divmod(i, node.directions)
+            end = f"_l{k}" + "_reverse" * reverse if node.kind in _STACKED else ""
+            for word, array in cell.items():
+                name, dot, leaf = word.partition(".")  # ln_ih.weight is ln_ih_l0.weight
+                self._tensor(f"{prefix}.{name}{end}{dot}{leaf}", array)
+        for word in node.initial:
+            self._tensor(f"{prefix}.{word}", _initial(node, word))
+            options[word] = f"{prefix}.{word}"
+        if node.kind in _STACKED:
+            rows = [a.rows[0] for a in self.graph.rows]
+            options["batch_first"] = len(rows) == 2 and self.graph.time == 1
+
+    def _tensor(self, name: str, array: Array) -> None:
+        with np.errstate(over="ignore"):
+            self.tensors[name] = np.ascontiguousarray(array, np.float32)
+
+    def _prefix(self, node: Node) -> str:
+        base = node.prefix or f"{node.kind.__name__.lower()}{len(self.layers) + 1}"
+        prefix, n = base, 1
+        while prefix in self.prefixes or any(
+            p.startswith(prefix + ".") or prefix.startswith(p + ".") for p in self.prefixes
+        ):
+            n += 1
+            prefix = f"{base}_{n}"
+        self.prefixes.add(prefix)
+        return prefix
+
+
+__all__ = ["emit"]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""A constant of an ONNX graph, and a call of an operation on constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clstm.axes import AnySize, Size
+from clstm.errors import ModelFormatError, UnsupportedError
+
+from ..budget import Budget
+
+Array = NDArray[Any]
+
+# What stands behind most tensors of an operator that do not fit each other.
+MALFORMED = (
+    "if it is an LSTM with proj_size, which ONNX has not, PyTorch's exporter has written it "
+    "wrongly; load its state dict, or use clstm.from_torch"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Const:
+    """An array, of objects if a Size is among its elements; `repeated`: axes that it has with
+    size 1 and stands for with that Size."""
+
+    array: Array
+    repeated: dict[int, Size] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[AnySize, ...]:
+        return tuple(self.repeated.get(i, n) for i, n in enumerate(self.array.shape))
+
+    def sizes(self, what: str) -> list[AnySize]:
+        """As the sizes of a shape."""
+        if self.repeated or self.array.ndim > 1 or self.array.dtype.kind not in "iuO":
+            raise ModelFormatError(f"{what}: expected a list of integers")
+        if self.array.size > 64:
+            raise ModelFormatError(f"{what}: a shape of {self.array.size} axes")
+        return [n if isinstance(n, Size) else int(n) for n in self.array.reshape(-1)]
+
+    def ints(self, what: str) -> list[int]:
+        found = self.sizes(what)
+        for n in found:
+            if isinstance(n, Size):
+                raise UnsupportedError(f"{what} depends on a size known only when the model runs")
+        return [n for n in found if isinstance(n, int)]
+
+    def floats(self, what: str) -> Array:
+        """As weights: float32, read along repeated axes once."""
+        if self.array.dtype.kind != "f":
+            raise UnsupportedError(f"{what}: expected floating point, found {self.array.dtype}")
+        with np.errstate(over="ignore"):
+            return self.array.astype(np.float32, copy=False)
+
+
+def shape_const(shape: Sequence[AnySize]) -> Const:
+    if all(isinstance(n, int) for n in shape):
+        return Const(np.array(list(shape), np.int64))
+    array = np.empty(len(shape), object)
+    array[:] = list(shape)
+    return Const(array)
+
+
+@dataclass
+class Call:
+    budget: Budget
+    op: str
+    what: str
+    inputs: Sequence[Const | None]
+    attrs: Mapping[str, Any]
+    n_outputs: int
+
+    def get(self, i: int) -> Const:
+        found = self.maybe(i)
+        if found is None:
+            raise ModelFormatError(f"{self.what}: input {i} is missing")
+        return found
+
+    def maybe(self, i: int) -> Const | None:
+        return self.inputs[i] if i < len(self.inputs) else None
+
+    def ints(self, i: int, attr: str) -> list[int] | None:
+        """A list that is an input, or in older operator sets an attribute."""
+        const = self.maybe(i)
+        if const is not None:
+            return const.ints(f"{self.what}, {attr}")
+        given = self.attrs.get(attr)
+        return None if given is None else [int(n) for n in given]
+
+    def plain(self, i: int = 0) -> Array:
+        """The array where no axis may be repeated."""
+        const = self.get(i)
+        if const.repeated:
+            raise UnsupportedError(f"{self.what}: of a constant whose size depends on the input")
+        return const.array
+
+    def take(self, n_elements: int, dtype: np.dtype[Any]) -> None:
+        self.budget.take(n_elements * dtype.itemsize, self.what)
+
+    def axis(self, axis: int, ndim: int) -> int:
+        if not -ndim <= axis < ndim:
+            raise ModelFormatError(f"{self.what}: axis {axis} of {ndim}")
+        return axis % ndim

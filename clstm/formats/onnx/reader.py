@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""An ONNX graph, node by node, through the builder."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clstm import nn
+from clstm.axes import FEATURE, ROW, AnySize, Axis, Size, StateRow, Value, refuse
+from clstm.errors import ClstmError, ModelFormatError, UnsupportedError
+from clstm.graph import Graph, Tensors
+
+from ..source import shown
+from .const import Const
+from .constants import Folder
+from .nodes import MOST_DEPTH, FileNode, attributes, check_schema
+from .operators import Op, apply
+from .partial import Partial
+from .recurrent import Operator
+from .roles import Input, Roles
+from .tensors import TensorReader
+
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_LOOPS = ("Loop", "Scan", "SequenceMap")
+_LOOP_WAY = "clstm's recurrent layers are the loops: export nn.LSTM, nn.GRU or nn.RNN themselves"
+# Where values are renamed only: of lengths and of tokens.
+_RENAMES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
+
+
+class Lengths:
+    """The input that says how long each sequence is."""
+
+
+Scope = MutableMapping[str, Any]
+
+
+class Reader:
+    """One attempt to read a graph, with given roles of its inputs."""
+
+    def __init__(
+        self, model: Any, tensors: TensorReader, opset: int, inputs: Sequence[Input], roles: Roles,
+    ) -> None:  # fmt: skip
+        self.model, self.tensors, self.opset = model, tensors, opset
+        self.inputs, self.roles = inputs, roles
+        self.folder = Folder(tensors.budget, opset)
+        self.graph = Graph()
+        self.ragged: list[bool] = []  # of each recurrent operator
+        self.dims: dict[str, Size] = {}  # names of the input's sizes
+        graph = model.graph
+        self.declared = {info.name: info for info in (*graph.value_info, *graph.output)}
+
+    def read(self) -> tuple[list[nn.Layer], Tensors]:
+        """Layers and tensors."""
+        scope: Scope = {}
+        self._inputs(scope)
+        self._graph(self.model.graph, scope, 0)
+        return self._outputs(scope)
+
+    # ---- inputs -------------------------------------------------------------------------------
+
+    def _inputs(self, scope: Scope) -> None:
+        dims = self.dims
+        x = next(i for i in self.inputs if i.name == self.roles.source)
+        scope[x.name] = self.graph.input(x.shown, x.sizes(), tokens=not x.floating)
+        for row, (size, word) in enumerate(zip(x.sizes(), x.words, strict=True)):
+            if size is None and word:
+                dims.setdefault(word, Size((row,)))
+        for i in self.inputs:
+            if i.name in self.roles.states:
+                value = self.graph.state(i.name, i.sizes(), self.roles.states[i.name])
+                axes = [
+                    Axis(ROW, None, dims[w].rows) if a.kind == ROW and w in dims else a
+                    for a, w in zip(value.axes, i.words, strict=True)
+                ]
+                scope[i.name] = Value(tuple(axes), states=value.states)
+            elif i.name == self.roles.lengths:
+                scope[i.name] = Lengths()
+            elif i is not x:
+                scope[i.name] = refuse(
+                    f"input {i.shown}", "is neither the model's input nor a state nor lengths",
+                    "states=[(input, output), ...] names states that are not recognised",
+                )  # fmt: skip
+
+    # ---- nodes ----------------------------------------------------------------------------------
+
+    def _graph(self, proto: Any, scope: Scope, depth: int) -> None:
+        for tensor in proto.initializer:
+            try:
+                scope[tensor.name] = Const(self.tensors.read(tensor, "tensor"))
+            except UnsupportedError as error:
+                scope[tensor.name] = error
+        for sparse in proto.sparse_initializer:
+            scope[sparse.values.name] = UnsupportedError(
+                f"tensor {shown(sparse.values.name)}: sparse"
+            )
+        needed = self.roles.needed
+        nodes = self.roles.flattener.nodes(proto.node) if depth else self.roles.top
+        for node in nodes:
+            if depth == 0 and not any(n in needed for n in node.outputs):
+                continue
+            try:
+                found = self._node(node, scope, depth)
+            except UnsupportedError as error:
+                # It matters only if something that counts reads it.
+                found = [error] * len(node.outputs)
+            if len(found) < len(node.outputs):
+                more = refuse(node.name, "an output that clstm does not compute")
+                found = [*found, *[more] * (len(node.outputs) - len(found))]
+            for name, value in zip(node.outputs, found, strict=False):
+                if name:
+                    scope[name] = value
+
+    def _node(self, node: FileNode, scope: Scope, depth: int) -> list[Any]:
+        inputs = []
+        for name in node.inputs:
+            if name and name not in scope:
+                raise ModelFormatError(f"{node.name}: reads {shown(name)}, which is not there yet")
+            inputs.append(scope[name] if name else None)
+        for value in inputs:
+            if isinstance(value, UnsupportedError):
+                raise value
+        attrs = attributes(node, self.tensors)
+        check_schema(node, attrs, self.opset)
+        try:
+            return self._run(node, inputs, attrs, scope, depth)
+        except ClstmError:
+            raise
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            # A hostile file may contradict itself in more ways than are foreseen.
+            cause = f"{type(error).__name__}: {error}"
+            raise ModelFormatError(f"{node.name}: contradicts itself: {cause}") from error
+
+    def _run(
+        self, node: FileNode, inputs: list[Any], attrs: dict[str, Any], scope: Scope, depth: int
+    ) -> list[Any]:
+        n = len(node.outputs)
+        if node.op == "Constant":
+            return [self._constant(node, attrs)]
+        if node.op == "If":
+            return self._branch(node, inputs, attrs, scope, depth)
+        if node.op in _LOOPS:
+            raise refuse(node.name, "a loop", _LOOP_WAY)
+        if any(isinstance(v, Lengths) for v in inputs) and node.op not in _RECURRENT:
+            if node.op in _RENAMES:
+                return [inputs[0]]
+            raise refuse(node.name, "computes with the lengths of the sequences")
+        if node.op in _RECURRENT:
+            return self._recurrent(node, inputs, attrs)
+        constant = all(v is None or isinstance(v, Const) for v in inputs)
+        if constant and self.folder.can(node.op):
+            return list(self.folder.run(node.op, node.name, inputs, attrs, n))
+        if not inputs:
+            raise refuse(node.name, "an operator that clstm does not run")
+        declared = self._declared(node.outputs[0]) if node.op == "Reshape" else ()
+        return apply(Op(self.graph, node.op, node.name, inputs, attrs, n, self.opset, declared))
+
+    def _declared(self, name: str) -> list[AnySize | None]:
+        """The sizes that the file declares for a value."""
+        if name not in self.declared:
+            return []
+        sizes = self.declared[name].type.tensor_type.shape.dim
+        return [d.dim_value if d.HasField("dim_value") else self.dims.get(d.dim_param)
+                for d in sizes]  # fmt: skip
+
+    def _constant(self, node: FileNode, attrs: dict[str, Any]) -> Const:
+        for word, dtype in (("value", None), ("value_float", np.float32), ("value_int", np.int64),
+                            ("value_floats", np.float32), ("value_ints", np.int64)):  # fmt: skip
+            if word in attrs:
+                return Const(np.asarray(attrs[word], dtype))
+        raise UnsupportedError(f"{node.name}: a constant of {', '.join(attrs) or 'nothing'}")
+
+    def _branch(
+        self, node: FileNode, inputs: list[Any], attrs: dict[str, Any], scope: Scope, depth: int
+    ) -> list[Any]:
+        cond = inputs[0] if inputs else None
+        if not isinstance(cond, Const) or cond.array.size != 1:
+            raise refuse(node.name, "a branch that depends on an input",
+                         "export with that input constant")  # fmt: skip
+        if depth >= MOST_DEPTH:
+            raise refuse(node.name, "too many branches in one another")
+        proto = attrs.get("then_branch" if cond.array.reshape(()).item() else "else_branch")
+        if proto is None:
+            raise ModelFormatError(f"{node.name}: a branch is missing")
+        inner: Scope = ChainMap({}, scope)
+        self._graph(proto, inner, depth + 1)
+        missing = [o.name for o in proto.output if o.name not in inner]
+        if missing:
+            raise ModelFormatError(f"{node.name}: its branch has no {shown(missing[0])}")
+        return [inner[o.name] for o in proto.output]
+
+    def _recurrent(self, node: FileNode, inputs: list[Any], attrs: dict[str, Any]) -> list[Any]:
+        operator = Operator(node.op, node.name, inputs, attrs, self.opset)
+        x = inputs[0]
+        if isinstance(x, Partial):
+            x = x.resolve(self.graph)
+        if not isinstance(x, Value):
+            raise refuse(node.name, "its input is constant")
+        y, h, c, ragged = operator.build(self.graph, x)
+        self.ragged.append(ragged)
+        return [y, h, c] if node.op == "LSTM" else [y, h]
+
+    # ---- outputs --------------------------------------------------------------------------------
+
+    def _outputs(self, scope: Scope) -> tuple[list[nn.Layer], Tensors]:
+        graph, found = self.graph, []
+        for o in self.model.graph.output:
+            value = scope.get(o.name)
+            if isinstance(value, UnsupportedError):
+                raise value
+            if isinstance(value, Partial):
+                value = value.resolve(graph)
+            if not isinstance(value, Value):
+                cause = "is constant" if value is not None else "is not computed"
+                raise refuse(f"output {shown(o.name)}", cause)
+            found.append((o.name, value))
+        states, values = self._pairs(found)
+        if self.ragged and any(self.ragged):
+            if not all(self.ragged):
+                raise refuse("sequence_lens", "some recurrent operators read them, some do not")
+            if graph.cuts:
+                raise refuse(graph.cuts[0], "takes the last row of padded sequences",
+                             "take it from Y_h, or leave the lengths away")  # fmt: skip
+        if not values:
+            last = [n for n in graph.nodes if n.cells]
+            if not last:
+                raise ModelFormatError("a graph without outputs")
+            # Only states come out: a model returns them beside y.
+            kept = {id(r.owner) for v in states for r in v.states or ()}
+            top = [n for n in last if id(n) in kept][-1]
+            rows = tuple(Axis(ROW, a.size, a.rows) for a in graph.rows)
+            axes = (*rows, Axis(FEATURE, top.width, order=(0,)))
+            values = [("y", Value(axes, node=top))]
+        layers, tensors = graph.finish(values, states)
+        if graph.stepwise and len(layers) > 1 and any(a.size != 1 for a in graph.rows):
+            # What is more than a cell runs over time, so that rows of x would be time steps.
+            raise refuse("the graph", "a single step of a batch through a cell and other layers",
+                         "export it with a batch of 1, and stream it")  # fmt: skip
+        return layers, tensors
+
+    def _pairs(
+        self, outputs: Sequence[tuple[str, Value]]
+    ) -> tuple[list[Value], list[tuple[str, Value]]]:
+        """Final states among the outputs, checked against the inputs that they go on as, and the
+        other outputs."""
+        graph = self.graph
+        wanted: dict[str, dict[int, StateRow]] = {}
+        for (owner, i), row in graph.used_states.items():
+            wanted.setdefault(owner, {})[i] = row
+        named = dict(self.roles.pairs)
+        taken: dict[str, Value] = {}
+        for owner, used in wanted.items():
+            rows = [used.get(i) for i in range(len(used))]
+            for name, value in outputs:
+                if name not in taken and named.get(owner, name) == name:
+                    state = self._as_state(value)
+                    if state is not None and list(state.states or ()) == rows:
+                        taken[name] = state
+                        break
+            else:
+                if owner in named:
+                    raise refuse(f"output {shown(named[owner])}",
+                                 f"is not the next state of the input {shown(owner)}")  # fmt: skip
+        for owner in named.keys() - wanted.keys():
+            raise refuse(f"input {shown(owner)}", "is not the initial state of a recurrent layer")
+        values = []
+        for name, value in outputs:
+            if name in taken:
+                continue
+            if value.states is not None and self._whole(value):
+                unpaired = [
+                    s
+                    for s in wanted
+                    if s not in named
+                    and not any(
+                        (r := v.states or ()) and r[0] == wanted[s].get(0) for v in taken.values()
+                    )
+                ]
+                if unpaired and not graph.stepwise:
+                    graph.pair(unpaired[0], name, value)  # refuses by name
+                taken[name] = value
+            else:
+                values.append((name, value))
+        return list(taken.values()), values
+
+    def _whole(self, value: Value) -> bool:
+        """Whether it is a state as operators give it: with an axis of layers, or c. Without a
+        batch a state of one layer has as many axes as the last row of a batch."""
+        rows = value.states or ()
+        layered = value.ndim == len(self.graph.rows) + 1 and not self.graph.stepwise
+        shaped = layered or value.ndim == 3 or rows[0].word == "c"
+        return shaped and len(set(rows)) == len(rows)
+
+    def _as_state(self, value: Value) -> Value | None:
+        if value.states is not None:
+            return value
+        if self.graph.stepwise and value.node is not None and value.node.cells:
+            return Value(value.axes, states=(StateRow(value.node, "h", 0),))
+        return None

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""Which input of an ONNX graph is the model's input, which are states, which the lengths.
+
+Told by what they feed: the initial states and sequence_lens of recurrent operators. Where cells
+are written as single operations that does not tell; then names decide, and else the order, in
+which the input comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clstm.axes import refuse
+from clstm.errors import ModelFormatError, UnsupportedError
+
+from ..source import shown
+from .nodes import FileNode, Flattener
+from .tensors import FLOATS, INTEGERS
+
+STATE, LENGTHS, OTHER = "state", "lengths", "other"
+_RECURRENT = {"LSTM": {5: STATE, 6: STATE, 4: LENGTHS}, "GRU": {5: STATE, 4: LENGTHS},
+              "RNN": {5: STATE, 4: LENGTHS}}  # fmt: skip
+_MOVES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Split",
+          "Gather", "Concat", "Expand", "Flatten")  # fmt: skip
+_SIZES = ("Shape", "Size")
+# h, c, h0, hx, c_in, hidden, cell_state, prev_state, ...
+_STATE_NAME = re.compile(
+    r"(.*[_./])?([hc](\d*|x|n|in|t|prev)|hidden|cell|state|(hidden|cell|prev|initial)_?"
+    r"(state|[hc]))s?([_.]?(\d+|in|input|prev|old|init))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the graph; sizes -1 where they are known only when the model runs."""
+
+    name: str
+    floating: bool
+    dims: tuple[int, ...]
+    words: tuple[str, ...]  # names of such sizes
+
+    @property
+    def shown(self) -> str:
+        return shown(self.name)
+
+    def sizes(self) -> list[int | None]:
+        return [None if n < 0 else n for n in self.dims]
+
+
+def inputs_of(graph: Any) -> list[Input]:
+    """The inputs that no initializer fills."""
+    filled = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    found = []
+    for info in graph.input:
+        if info.name in filled:
+            continue
+        kind = info.type.tensor_type
+        if not info.type.HasField("tensor_type") or not kind.HasField("shape"):
+            raise UnsupportedError(f"input {shown(info.name)}: of no tensor type, or no known rank")
+        if kind.elem_type not in FLOATS + INTEGERS:
+            raise UnsupportedError(f"input {shown(info.name)}: elements of type {kind.elem_type}")
+        dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+        if len(dims) > 8 or any(not -1 <= n < 2**31 for n in dims):
+            raise ModelFormatError(f"input {shown(info.name)}: a shape of {dims[:8]}")
+        words = tuple(d.dim_param for d in kind.shape.dim)
+        found.append(Input(info.name, kind.elem_type in FLOATS, tuple(dims), words))
+    if len({i.name for i in found}) != len(found):
+        raise ModelFormatError("two inputs of one name")
+    return found
+
+
+@dataclass
+class Roles:
+    """One assignment; states: their axes of layers."""
+
+    source: str
+    states: dict[str, tuple[int, ...]]
+    lengths: str | None
+    pairs: Sequence[tuple[str, str]]
+    needed: set[str]
+    top: list[FileNode]  # nodes of the graph, functions put in place
+    flattener: Flattener  # for those of branches
+
+
+class Analysis:
+    """How values flow from the inputs to the recurrent operators."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.flattener = Flattener(model)
+        self.top = list(self.flattener.nodes(model.graph.node))
+        self.every = list(self._with_branches(self.top, 0))
+        self.readers: dict[str, list[tuple[FileNode, int]]] = {}
+        for node in self.every:
+            for place, name in enumerate(node.inputs):
+                self.readers.setdefault(name, []).append((node, place))
+
+    def _with_branches(self, nodes: Sequence[FileNode], depth: int) -> Iterator[FileNode]:
+        if depth > 16:
+            raise UnsupportedError("graphs in graphs, more than 16 deep")
+        for node in nodes:
+            yield node
+            for attr in node.proto.attribute:
+                if attr.HasField("g"):
+                    inner = list(self.flattener.nodes(attr.g.node))
+                    yield from self._with_branches(inner, depth + 1)
+                    for out, name in zip(attr.g.output, node.outputs, strict=False):
+                        yield FileNode("Identity", node.name, [out.name], [name], node.proto, {})
+
+    def needed(self) -> set[str]:
+        """Names that an output depends on, through branches too."""
+        made: dict[str, list[FileNode]] = {}
+        for node in self.every:
+            for name in node.outputs:
+                made.setdefault(name, []).append(node)
+        found: set[str] = set()
+        stack = [o.name for o in self.model.graph.output]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                for node in made.get(name, ()):
+                    stack += node.inputs
+        return found
+
+    def ends(self, name: str) -> dict[str, list[tuple[FileNode, int]]]:
+        """What a value feeds when it is only moved: kinds of ends, and where."""
+        found: dict[str, list[tuple[FileNode, int]]] = {}
+        seen, stack = {name}, [name]
+        while stack:
+            at = stack.pop()
+            for node, place in self.readers.get(at, ()):
+                if node.op in _RECURRENT:
+                    kind = _RECURRENT[node.op].get(place, OTHER)
+                elif node.op in _SIZES:
+                    continue
+                elif node.op in _MOVES and (place == 0 or node.op == "Concat"):
+                    new = [n for n in node.outputs if n not in seen]
+                    seen.update(new)
+                    stack += new
+                    continue
+                else:
+                    kind = OTHER
+                found.setdefault(kind, []).append((node, place))
+        return found
+
+
+def roles_of(
+    model: Any, inputs: Sequence[Input], analysis: Analysis, pairs: Sequence[tuple[str, str]]
+) -> list[Roles]:
+    """The assignments to try, the likeliest first."""
+    names = {i.name for i in inputs}
+    for a, b in pairs:
+        if a not in names or b not in {o.name for o in model.graph.output}:
+            raise ValueError(f"states: the file has no input {a!r} or no output {b!r}; inputs: "
+                             f"{', '.join(sorted(names))}")  # fmt: skip
+    needed = analysis.needed()
+    stated = {a for a, _ in pairs}
+    lengths, rest = None, []
+    for i in inputs:
+        if i.name not in needed:
+            continue
+        ends = set(analysis.ends(i.name))
+        if i.name in stated or ends == {STATE}:
+            stated.add(i.name)
+        elif ends == {LENGTHS} and not i.floating and lengths is None:
+            lengths = i.name
+        else:
+            rest.append(i)
+    if not rest:
+        raise refuse("the graph", "no input is left that is not a state or lengths")
+    by_name = [i.name for i in rest if i.floating and _STATE_NAME.fullmatch(i.name)]
+    sources = [i.name for i in rest if i.name not in by_name] or [i.name for i in rest]
+    found = []
+    for source in sources[:4]:
+        others = [i for i in inputs if i.name in stated or (i in rest and i.name != source)]
+        states = {i.name: _layer_axes(i, analysis) for i in others if i.floating and i.dims}
+        found.append(Roles(source, states, lengths, pairs, needed,
+                           analysis.top, analysis.flattener))  # fmt: skip
+    return found
+
+
+def _layer_axes(i: Input, analysis: Analysis) -> tuple[int, ...]:
+    """Which axes of a state are its layers."""
+    readers = analysis.readers.get(i.name, ())
+    if len(i.dims) == 3:
+        direct = [n for n, _ in readers if n.op in _RECURRENT]
+        layouts = {a.i for n in direct for a in n.proto.attribute if a.name == "layout"}
+        return (1,) if layouts == {1} else (0,)
+    if len(i.dims) == 2:
+        # (layers, features) of a sequence without a batch is unsqueezed between both.
+        direct = [n for n, _ in readers if n.op == "Unsqueeze"]
+        unbatched = any(list(a.ints) == [1] for n in direct for a in n.proto.attribute)
+        return (0,) if unbatched or _unsqueezed_between(direct, analysis) else ()
+    return tuple(range(max(0, len(i.dims) - 2)))
+
+
+def _unsqueezed_between(nodes: Sequence[FileNode], analysis: Analysis) -> bool:
+    constants = {t.name: t for t in analysis.model.graph.initializer}
+    made = {name: n for n in analysis.top for name in n.outputs if n.op == "Constant"}
+    for node in nodes:
+        name = node.inputs[1] if len(node.inputs) > 1 else ""
+        tensor = constants.get(name)
+        if name in made:
+            tensor = next((a.t for a in made[name].proto.attribute if a.HasField("t")), None)
+        one = (1).to_bytes(8, "little")
+        if tensor is not None and (tensor.raw_data == one or list(tensor.int64_data) == [1]):
+            return True
+    return False

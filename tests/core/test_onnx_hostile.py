@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""ONNX files that are malformed, hostile, or have their tensors in other files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+import clstm
+from onnx_files import (
+    CELL,
+    INT64,
+    ONE,
+    H,
+    N,
+    R,
+    W,
+    X,
+    array,
+    equal,
+    file,
+    lstm,
+    made,
+    node,
+    plain,
+    read,
+    torch_rows,
+    two_layers,
+)
+
+# ---- malformed -------------------------------------------------------------------------
+
+
+def test_projection_of_the_new_exporter() -> None:
+    """R of fewer columns than hidden_size, as PyTorch's exporter writes proj_size."""
+    tensors = {**ONE, **CELL, "R": array(1, 4 * H, 2)}
+    with pytest.raises(clstm.ModelFormatError, match=r"LSTM 'lstm_Y'.*proj_size.*state dict"):
+        read(file(lstm(), X, ["Y"], tensors))
+
+
+@pytest.mark.parametrize("word, shape", [("W", (1, 4 * H + 1, N)), ("W", (2, 4 * H, N)),
+                                         ("R", (1, 3 * H, H)), ("B", (1, 4 * H)), ("W", (4 * H, N)),
+                                         ("P", (1, 2 * H)), ("W", (1, 4 * H, N + 1))])  # fmt: skip
+def test_tensors_of_wrong_sizes(word: str, shape: tuple[int, ...]) -> None:
+    tensors = {**ONE, **CELL, "P": array(1, 3 * H), word: np.zeros(shape, np.float32)}
+    nodes = lstm(extra=["", "", "", "P"])
+    with pytest.raises(clstm.ModelFormatError, match="lstm_Y"):
+        read(file(nodes, X, ["Y"], tensors))
+
+
+@pytest.mark.parametrize("attrs", [{"direction": "sideways"}, {"activations": ["Sigmoid"]},
+                                   {"activations": ["Sigmoid", "Tanh", "Swish"]}, {"layout": 2},
+                                   {"activation_alpha": [1.0]}])  # fmt: skip
+def test_wrong_attributes(attrs: dict[str, Any]) -> None:
+    with pytest.raises(clstm.ModelFormatError, match="lstm_Y"):
+        read(file(lstm(**attrs), X, ["Y"], ONE | CELL))
+
+
+def test_element_types() -> None:
+    """float64 and float16 are converted, bfloat16 exactly; integers are no weights."""
+    x = array(3, 2, N)
+    half = {k: a.astype(np.float16) for k, a in CELL.items()}
+    expected = clstm.load(
+        file(lstm(), X, ["Y"], ONE | {k: a.astype(np.float32) for k, a in half.items()})
+    )(x)[0]
+    for dtype in (np.float16, np.float64):
+        tensors = ONE | {k: a.astype(dtype) for k, a in half.items()}
+        np.testing.assert_array_equal(clstm.load(file(lstm(), X, ["Y"], tensors))(x)[0], expected)
+    with pytest.raises(clstm.UnsupportedError, match="int32"):
+        read(file(lstm(), X, ["Y"], ONE | CELL | {"W": W.astype(np.int32)}))
+    model = made(lstm(), X, ["Y"], ONE | CELL)
+    w = next(t for t in model.graph.initializer if t.name == "W")
+    bits = W.view(np.uint32) >> 16
+    w.CopyFrom(helper.make_tensor("W", TensorProto.BFLOAT16, W.shape,
+                                  bits.astype("<u2").tobytes(), raw=True))  # fmt: skip
+    _, found = read(model.SerializeToString())
+    np.testing.assert_array_equal(
+        found["lstm1.weight_ih_l0"], torch_rows((bits << 16).view(np.float32)[0])
+    )
+
+
+# ---- external data ---------------------------------------------------------------------
+
+
+def external(folder: Any, location: str = "m.bin", **fields: Any) -> str:
+    """A model whose W is in another file."""
+    model = made(lstm(), X, ["Y"], ONE | CELL)
+    w = next(t for t in model.graph.initializer if t.name == "W")
+    w.ClearField("raw_data")
+    w.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": 8, **fields}.items():
+        entry = w.external_data.add()
+        entry.key, entry.value = key, str(value)
+    path = folder / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return str(path)
+
+
+def test_external_data(tmp_path) -> None:
+    (tmp_path / "m.bin").write_bytes(b"12345678" + W.tobytes() + b"rest")
+    path = external(tmp_path)
+    with pytest.raises(clstm.UnsupportedError, match="external_data=True"):
+        clstm.load(path)
+    x = array(3, 2, N)
+    equal(clstm.load(path, external_data=True)(x)[0], plain(x)[0])
+    with open(path, "rb") as f:
+        data = f.read()
+    with pytest.raises(clstm.UnsupportedError, match="no folder"):
+        clstm.load(data, external_data=True)
+    with pytest.raises(clstm.ModelFormatError, match="max_bytes"):
+        clstm.load(path, external_data=True, max_bytes=W.nbytes + R.nbytes)
+
+
+@pytest.mark.parametrize("location", ["../m.bin", "/etc/hostname", "sub/m.bin", "..", ".", "",
+                                      "a\\m.bin", "c:m.bin", "m\0.bin", "missing.bin", "folder",
+                                      "link.bin", "hard.bin", "pipe"])  # fmt: skip
+def test_external_data_elsewhere(tmp_path, location: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "real.bin").write_bytes(b"12345678" + W.tobytes())
+    (tmp_path / "link.bin").symlink_to(tmp_path / "real.bin")
+    os.link(tmp_path / "real.bin", tmp_path / "hard.bin")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(clstm.ModelFormatError, match="external data"):
+        clstm.load(external(tmp_path, location), external_data=True)
+
+
+@pytest.mark.parametrize("fields", [{"offset": 10**6}, {"offset": -8}, {"offset": "x"},
+                                    {"length": 10**12}, {"length": 4}, {"offset": 16}])  # fmt: skip
+def test_external_data_out_of_range(tmp_path, fields: dict[str, Any]) -> None:
+    (tmp_path / "m.bin").write_bytes(b"12345678" + W.tobytes())
+    with pytest.raises(clstm.ModelFormatError, match="'W'"):
+        clstm.load(external(tmp_path, **fields), external_data=True)
+
+
+# ---- hostile bytes ---------------------------------------------------------------------
+
+
+def _cell_file() -> bytes:
+    nodes, inputs, outputs, tensors = two_layers()
+    return file([*nodes, node("Softmax", ["y"], ["p"])], inputs, ["p", *outputs[1:]], tensors)
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(st.data())
+def test_mutated_bytes(data) -> None:
+    """Any bytes load or are refused with an error of clstm; nothing else happens."""
+    raw = bytearray(_cell_file())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        how = data.draw(st.sampled_from(["flip", "cut", "grow", "zero"]))
+        if how == "flip":
+            raw[at] ^= 1 << data.draw(st.integers(0, 7))
+        elif how == "cut":
+            del raw[at : at + data.draw(st.integers(1, 60))]
+        elif how == "grow":
+            raw[at:at] = data.draw(st.binary(min_size=1, max_size=8))
+        else:
+            raw[at : at + 8] = bytes(len(raw[at : at + 8]))
+        if not raw:
+            return
+    try:
+        read(bytes(raw), max_bytes=2**20)
+    except (clstm.ModelFormatError, clstm.UnsupportedError):
+        pass
+
+
+@settings(max_examples=300, deadline=None, database=None, derandomize=True,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(st.data())
+def test_mutated_fields(data) -> None:
+    """Well-formed files whose numbers and names are wrong."""
+    model = onnx.ModelProto.FromString(_cell_file())
+    graph = model.graph
+    number = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 2**31, 2**40, 2**63 - 1])
+    for _ in range(data.draw(st.integers(1, 3))):
+        what = data.draw(st.sampled_from(["dims", "attr", "input", "op", "shape", "ints", "type"]))
+        n = graph.node[data.draw(st.integers(0, len(graph.node) - 1))]
+        t = graph.initializer[data.draw(st.integers(0, len(graph.initializer) - 1))]
+        if what == "dims" and t.dims:
+            t.dims[data.draw(st.integers(0, len(t.dims) - 1))] = data.draw(number)
+        elif what == "attr" and n.attribute:
+            n.attribute[0].i = data.draw(number)
+        elif what == "input" and n.input:
+            n.input[data.draw(st.integers(0, len(n.input) - 1))] = data.draw(
+                st.sampled_from(["", "x", "W", "h0", "nowhere", "y", "one"])
+            )
+        elif what == "op":
+            ops = ["GRU", "RNN", "Concat", "Reshape", "Expand", "Gather", "Slice", "Tile", "Add"]
+            n.op_type = data.draw(st.sampled_from(ops))
+        elif what == "shape":
+            info = graph.input[data.draw(st.integers(0, len(graph.input) - 1))]
+            d = info.type.tensor_type.shape.dim
+            if d:
+                d[data.draw(st.integers(0, len(d) - 1))].dim_value = data.draw(number)
+        elif what == "ints" and t.data_type == INT64:
+            t.raw_data = np.array(data.draw(st.lists(number, max_size=3)), "<i8").tobytes()
+            t.dims[:] = [len(t.raw_data) // 8]
+        elif what == "type":
+            t.data_type = data.draw(st.integers(0, 30))
+    try:
+        read(model.SerializeToString(), max_bytes=2**20)
+    except (clstm.ModelFormatError, clstm.UnsupportedError):
+        pass
+
+
+def test_nonsense() -> None:
+    for data in (b"", b"\x08", b"\x08\x09", b"\x08\x09\x3a\x00", b"garbage" * 9, bytes(64)):
+        with pytest.raises(clstm.ModelFormatError):
+            read(data)
+
+
+def test_without_torch_and_onnxruntime() -> None:
+    """Neither is imported by reading and running a file, nor needed."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['onnxruntime'] = None\n"
+        "import clstm, numpy as np\n"
+        "m = clstm.load(sys.stdin.buffer.read())\n"
+        "print(m(np.zeros((2, 1, 4)))[0].shape)\n"
+    )
+    data = file(lstm(), X, ["Y"], ONE | CELL)
+    found = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert found.stdout.strip() == b"(2, 1, 3)", found.stderr.decode()
