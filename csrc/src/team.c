@@ -6,6 +6,9 @@
  *
  * After a fork the child has no workers. It finds out by a count that a fork handler raises,
  * and makes them anew at the first job. */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* signal masks under -std=c11 */
+#endif
 #include "team.h"
 
 #include <stdatomic.h>

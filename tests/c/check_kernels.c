@@ -11,38 +11,33 @@
 #include <string.h>
 
 #include "../../csrc/src/cpu.h"
-#include "../../csrc/src/model.h"
-#include "check.h"
-#include "oracle.h"
+#include "check_kernels.h"
 
-static const struct kernels *sets[4];
-static size_t n_sets;
+const struct kernels *sets[4];
+size_t n_sets;
 
-static const size_t edges[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 130};
-#define N_EDGES (sizeof edges / sizeof *edges)
+const size_t edges[N_EDGES] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 130};
 
-static size_t some_size(struct rng *r)
+size_t some_size(struct rng *r)
 {
     return rng_below(r, 2) ? edges[rng_below(r, N_EDGES)] : rng_between(r, 1, 130);
 }
 
-static float *some(struct rng *r, size_t n, float scale)
+float *some(struct rng *r, size_t n, float scale)
 {
     float *x = guarded(n, rng_below(r, 16));
     rng_fill(r, x, n, scale);
     return x;
 }
 
-/* n rows of `width` values, `stride` apart; the gaps stay NaN. */
-static float *some_rows(struct rng *r, size_t n, size_t width, size_t stride, float scale)
+float *some_rows(struct rng *r, size_t n, size_t width, size_t stride, float scale)
 {
     float *x = guarded(n * stride, rng_below(r, 16));
     for (size_t i = 0; i < n; i++) rng_fill(r, x + i * stride, width, scale);
     return x;
 }
 
-/* Values at which something happens: NaN, infinities, zeros, denormals, saturation. */
-static float rare(struct rng *r)
+float rare(struct rng *r)
 {
     static const float list[] = {NAN,       INFINITY,   -INFINITY, 0.0f,      -0.0f,
                                  0x1p-149f, -0x1p-130f, 0x1p-126f, 0x1p-100f, -0x1p-101f,
@@ -50,10 +45,7 @@ static float rare(struct rng *r)
     return list[rng_below(r, sizeof list / sizeof *list)];
 }
 
-static float weight_scale(size_t n) /* a power of two near 2 / sqrt(n) */
-{
-    return n > 64 ? 0.25f : n > 16 ? 0.5f : 1.0f;
-}
+float weight_scale(size_t n) { return n > 64 ? 0.25f : n > 16 ? 0.5f : 1.0f; }
 
 static const float *panel_row(struct values y, size_t r, size_t gates, size_t g, size_t unit)
 {
@@ -105,177 +97,11 @@ static void check_product(struct rng *r, size_t gates, size_t n, size_t n_out, s
     clstm_arena_free(&memory);
 }
 
-/* ---- lstm ------------------------------------------------------------------------- */
-
-enum form { FROM_BIAS, FROM_PRODUCT, FROM_TOTALS, N_FORMS };
-
-struct lstm_case {
-    struct cell cell;
-    struct panels panels;
-    size_t n, x_stride, n_padded;
-    int backward;
-    const float *x;
-    const float **h;     /* [n] rows that lie anywhere */
-    const float *c;      /* [n][n_padded] before the step */
-    struct values total; /* [n], arbitrary, for FROM_TOTALS */
-};
-
-/* One step by one kernel set; c and h after it, [n][n_padded] each. */
-static void step(const struct lstm_case *t, const struct kernels *k, enum form form, size_t from,
-                 size_t n, float *c_next, struct values h_next)
-{
-    float **c = malloc(n * sizeof *c);
-    for (size_t i = 0; i < n; i++) {
-        c[i] = c_next + (from + n - 1 - i) * t->n_padded; /* not in the order of the rows */
-        memcpy(c[i], t->c + (from + i) * t->n_padded, t->n_padded * sizeof **c);
-    }
-    struct values z = {NULL, t->panels.n_blocks * 4 * UNITS};
-    struct lstm_rows rows = {.n = n,
-                             .total = t->panels.bias,
-                             .x = t->x + from * t->x_stride,
-                             .x_stride = t->x_stride,
-                             .h = t->h + from,
-                             .c = c,
-                             .out = h_next,
-                             .backward = t->backward ^ (from & 1)};
-    rows.out.at += from * h_next.stride;
-    if (form == FROM_PRODUCT) {
-        z.at = malloc(n * z.stride * sizeof *z.at);
-        k->product(&t->panels, n, rows.x, t->x_stride, z);
-        rows.total = z.at;
-        rows.total_stride = z.stride;
-        rows.x = NULL;
-    } else if (form == FROM_TOTALS) {
-        rows.total = t->total.at + from * t->total.stride;
-        rows.total_stride = t->total.stride;
-        rows.x = NULL;
-        rows.h = NULL;
-    }
-    k->lstm(&t->panels, &rows);
-    for (size_t i = 0; i < n / 2; i++) /* back into the order of the rows */
-        for (size_t j = 0; j < t->n_padded; j++) {
-            const float swap = c[i][j];
-            c[i][j] = c[n - 1 - i][j];
-            c[n - 1 - i][j] = swap;
-        }
-    free(z.at);
-    free(c);
-}
-
-static int is_flushed(float x) { return x == 0 || !(fabsf(x) < 0x1p-100f); }
-
-static void check_against_oracle(const struct lstm_case *t, enum form form, const float *c,
-                                 struct values h)
-{
-    const size_t n = t->cell.n_hidden;
-    struct value *z = malloc(6 * n * sizeof *z), *c_next = z + 4 * n, *h_next = z + 5 * n;
-    for (size_t i = 0; i < t->n; i++) {
-        if (form == FROM_TOTALS)
-            for (size_t row = 0; row < 4 * n; row++)
-                z[row] = (struct value){*panel_row(t->total, i, 4, row / n, row % n), 0};
-        else oracle_gates(&t->cell, t->x + i * t->x_stride, t->h[i], z);
-        oracle_finish(n, z, t->c + i * t->n_padded, c_next, h_next);
-        for (size_t j = 0; j < n; j++) {
-            const float got_c = c[i * t->n_padded + j], got_h = h.at[i * h.stride + j];
-            check(within(got_c, c_next[j]),
-                  "lstm: c %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
-                  (double)got_c, c_next[j].exact, c_next[j].bound, i, t->n, t->cell.n_x,
-                  t->cell.n_h, n);
-            check(is_flushed(got_c) && is_flushed(got_h), "lstm: a state below 2^-100 is not 0");
-            check(within(got_h, h_next[j]),
-                  "lstm: h %.9g, not %.9g within %.3g (row %zu of %zu, %zu, %zu -> %zu)",
-                  (double)got_h, h_next[j].exact, h_next[j].bound, i, t->n, t->cell.n_x,
-                  t->cell.n_h, n);
-        }
-    }
-    free(z);
-}
-
-/* Every form on every set: the first one to the oracle, the rest to the first. Then each row
- * alone: one row and many are different code. */
-static void check_forms(const struct lstm_case *t, struct rng *r)
-{
-    const size_t n = t->cell.n_hidden, stride = t->n_padded + rng_below(r, 9);
-    float *first_c[N_FORMS] = {0};
-    struct values first_h[N_FORMS] = {{0}};
-    for (int form = 0; form < N_FORMS; form++)
-        for (size_t s = 0; s < 2 * n_sets; s++) {
-            const struct kernels *k = sets[s / 2];
-            float *c = guarded(t->n * t->n_padded, rng_below(r, 16));
-            const struct values h = {guarded(t->n * stride, rng_below(r, 16)), stride};
-            if (s % 2 == 0) step(t, k, form, 0, t->n, c, h);
-            else
-                for (size_t i = 0; i < t->n; i++) step(t, k, form, i, 1, c, h);
-            if (s == 0) {
-                check_against_oracle(t, form, c, h);
-                first_c[form] = c;
-                first_h[form] = h;
-            }
-            const int like = form == FROM_TOTALS ? FROM_TOTALS : FROM_BIAS;
-            for (size_t i = 0; i < t->n; i++)
-                check(same_bits(c + i * t->n_padded, first_c[like] + i * t->n_padded, n) &&
-                          same_bits(h.at + i * stride, first_h[like].at + i * stride, n),
-                      "%s lstm: form %d %s: not the first bits (row %zu of %zu, %zu, %zu -> %zu)",
-                      k->name, form, s % 2 ? "alone" : "together", i, t->n, t->cell.n_x,
-                      t->cell.n_h, n);
-        }
-}
-
-static void check_lstm(struct rng *r, size_t n, size_t n_x, size_t n_h, size_t n_hidden)
-{
-    struct arena memory = {0};
-    const size_t rows = 4 * n_hidden;
-    const float scale = weight_scale(n_x + n_h);
-    struct lstm_case t = {.n = n, .x_stride = n_x + rng_below(r, 20), .n_padded = padded(n_hidden)};
-    const int bias = rng_below(r, 3) > 0;
-    t.cell = (struct cell){n_x,
-                           n_h,
-                           n_hidden,
-                           some(r, rows * n_x, scale),
-                           some(r, rows * n_h, scale),
-                           bias ? some(r, rows, 1) : NULL,
-                           bias ? some(r, rows, 1) : NULL};
-    const struct matrix m = {.n_gates = 4,
-                             .n_out = n_hidden,
-                             .n_x = n_x,
-                             .n_h = n_h,
-                             .w = t.cell.w,
-                             .u = t.cell.u,
-                             .b1 = t.cell.b1,
-                             .b2 = t.cell.b2};
-    check(clstm_pack(&memory, &m, &t.panels), "no memory");
-    float *x = some_rows(r, n, n_x, t.x_stride, 2), *c = some_rows(r, n, n_hidden, t.n_padded, 1);
-    const size_t h_stride = n_h + rng_below(r, 20), wide = t.panels.n_blocks * 4 * UNITS;
-    float *h = some_rows(r, n, n_h, h_stride, 1);
-    t.total = (struct values){some_rows(r, n, wide, wide + UNITS, 8), wide + UNITS};
-    t.h = malloc(n * sizeof *t.h);
-    for (size_t i = 0; i < n; i++) t.h[i] = h + (n - 1 - i) * h_stride;
-    t.backward = (int)rng_below(r, 2);
-    const size_t at = rng_below(r, n), unit = rng_below(r, n_hidden);
-    switch (rng_below(r, 7)) { /* one thing rare at a time: two may cancel to either side */
-    case 0: x[rng_below(r, n) * t.x_stride + rng_below(r, n_x)] = rare(r); break;
-    case 1: h[rng_below(r, n) * h_stride + rng_below(r, n_h)] = rare(r); break;
-    case 2: c[rng_below(r, n) * t.n_padded + rng_below(r, n_hidden)] = rare(r); break;
-    case 3: t.total.at[rng_below(r, n) * t.total.stride + rng_below(r, wide)] = rare(r); break;
-    case 4: /* c decays past 2^-100 with nothing added: g is 0 */
-        c[at * t.n_padded + unit] = -0x1.8p-100f;
-        ((float *)panel_row(t.total, at, 4, 1, unit))[0] = 0.5f;
-        ((float *)panel_row(t.total, at, 4, 2, unit))[0] = 0.0f;
-        break;
-    default: break;
-    }
-    t.x = x;
-    t.c = c;
-    check_forms(&t, r);
-    check(guards_whole(), "lstm wrote outside its rows");
-    free(t.h);
-    clstm_arena_free(&memory);
-}
-
 /* ---- map and norm ----------------------------------------------------------------- */
 
-static const char *const map_names[] = {"affine",  "clamp", "leaky",     "elu",  "flush",   "tanh",
-                                        "sigmoid", "gelu",  "gelu_tanh", "silu", "softplus"};
+static const char *const map_names[] = {"add",       "mul",   "affine",  "clamp",   "leaky",
+                                        "elu",       "flush", "tanh",    "sigmoid", "gelu",
+                                        "gelu_tanh", "silu",  "softplus"};
 
 static void check_map(struct rng *r, enum map_kind kind, size_t n, float scale)
 {
@@ -410,27 +236,19 @@ int main(int argc, char **argv)
     if (!n_sets) return printf("no kernel set to check\n"), 2;
     struct rng r = rng_seeded(2);
     for (size_t i = 0; i < N_EDGES; i++) /* edges of blocks and vectors, in the sums and outside */
-        for (size_t gates = 1; gates <= 4; gates += 3) {
+        for (size_t gates = 1; gates <= 4; gates++) {
             check_product(&r, gates, 1 + i % 8, edges[(i * 7 + 3) % N_EDGES], edges[i], i % 3);
             check_product(&r, gates, 1, edges[i], 5, 0);
         }
     for (size_t n = 1; n <= 70; n++) { /* edges of row groups */
-        check_product(&r, n % 2 ? 4 : 1, n, n % 5 ? 17 : 40, n % 3 ? 9 : 66, n % 2 ? 4 : 0);
-        check_lstm(&r, n, n % 7 ? 5 : 65, n % 5 ? 18 : 70, n % 5 ? 18 : 70);
+        check_product(&r, 1 + n % 4, n, n % 5 ? 17 : 40, n % 3 ? 9 : 66, n % 2 ? 4 : 0);
     }
-    for (size_t i = 0; i < N_EDGES; i++) {
-        check_lstm(&r, 1 + i % 3, edges[i], edges[(i * 4 + 1) % N_EDGES],
-                   edges[(i * 4 + 1) % N_EDGES]);
-        check_lstm(&r, 1 + i % 2 * 6, 3, edges[i], 130); /* a projection: h is narrower than c */
+    for (size_t i = 0; i < 30; i++) {
+        const size_t n = rng_between(&r, 1, 8), n_out = some_size(&r), n_x = some_size(&r);
+        check_product(&r, 1 + i % 4, n, n_out, n_x, i % 3 ? 0 : some_size(&r));
     }
-    for (int i = 0; i < 30; i++) {
-        const size_t n_hidden = some_size(&r),
-                     n_h = rng_below(&r, 3) ? n_hidden : rng_between(&r, 1, n_hidden);
-        const size_t n_x = some_size(&r), n = rng_between(&r, 1, 8);
-        check_lstm(&r, n, n_x, n_h, n_hidden);
-        check_product(&r, i % 2 ? 4 : 1, n, n_hidden, n_x, n_h);
-    }
-    for (int kind = MAP_AFFINE; kind <= MAP_SOFTPLUS; kind++) {
+    check_cells(&r);
+    for (int kind = MAP_ADD; kind <= MAP_SOFTPLUS; kind++) {
         for (size_t blocks = 1; blocks <= 130 / UNITS + 1; blocks++)
             for (int e = -4; e <= 7; e++) check_map(&r, kind, blocks * UNITS, ldexpf(1, e));
         check_map(&r, kind, 1024 * UNITS, 16);

@@ -29,13 +29,14 @@ struct trial {
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Few rows of a large model, many of a small one: enough to pass the limits within frames
- * (24 rows a group, 48 steps a run, 512 rows a sequence) where that is cheap. */
-static void choose_sizes(struct trial *t)
+ * (64 rows a group, 48 steps a run, 512 rows a sequence) where that is cheap. By the bytes of
+ * the file: a number that no version of the library changes. */
+static void choose_sizes(struct trial *t, size_t bytes)
 {
-    const size_t cost = clstm_model_bytes(t->model) / sizeof(float), rows = t->d->work / cost;
+    const size_t cost = bytes / sizeof(float), rows = t->d->work / cost;
     const size_t many = least(rows < 4 ? 4 : rows, 700),
                  widest = many < t->d->rows ? t->d->rows : many;
-    t->n_batch = rng_between(&t->rng, 2, least(widest / 2, 40));
+    t->n_batch = rng_between(&t->rng, 2, least(widest / 2, 100));
     t->n_steps = widest / t->n_batch;
     if (rng_below(&t->rng, 4) == 0) { /* long and narrow */
         t->n_batch = 2;
@@ -300,7 +301,7 @@ uint64_t drive(const unsigned char *image, size_t size, const struct drive *d)
     t.n_out = clstm_output_size(model);
     t.n_state = clstm_state_size(model);
     t.n_tokens = clstm_vocabulary(model);
-    choose_sizes(&t);
+    choose_sizes(&t, size);
     make_inputs(&t);
     float *y = malloc((t.n_steps * t.n_out + 1) * sizeof *y);
     float *end = malloc((t.n_state + 1) * sizeof *end);

@@ -3,6 +3,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 #define U 0x1p-24           /* half the spacing of float32 at 1 */
 #define TINY 0x1p-149       /* its least number */
@@ -34,96 +35,135 @@ int within(float got, struct value v)
     return fabs(got - v.exact) <= v.bound;
 }
 
-static double ceil64(size_t n) { return (double)((n + 63) / 64); }
+/* ---- values ----------------------------------------------------------------------- */
 
-/* Of a sum of n products in so many blocks, whose terms sum to size in absolute value. */
-static struct value bounded_sum(double exact, double size, double n_blocks, double n)
+struct value v_exactly(double x) { return (struct value){x, 0}; }
+
+struct value v_plus(struct value a, struct value b)
 {
-    if (!isfinite(exact)) return (struct value){exact, 0};
-    if (!(size < 0x1p127)) return (struct value){exact, INFINITY}; /* may overflow on the way */
-    return (struct value){exact, (66 + n_blocks) * U * size + n * TINY};
+    const double exact = a.exact + b.exact;
+    return (struct value){exact, isfinite(exact) ? a.bound + b.bound : 0};
 }
 
-struct value oracle_sum(double bias, size_t n_x, const float *w, const float *x, size_t n_h,
-                        const float *u, const float *h)
-{
-    double z = bias, size = fabs(bias);
-    for (size_t k = 0; k < n_x; k++) {
-        z += (double)w[k] * x[k];
-        size += fabs((double)w[k] * x[k]);
-    }
-    for (size_t k = 0; k < n_h; k++) {
-        z += (double)u[k] * h[k];
-        size += fabs((double)u[k] * h[k]);
-    }
-    return bounded_sum(z, size, ceil64(n_x) + ceil64(n_h), (double)(n_x + n_h));
-}
+/* 0 times an infinite bound is nothing: one factor is known to be 0, or to be exact. */
+static double scaled(double x, double bound) { return x == 0 || bound == 0 ? 0 : fabs(x) * bound; }
 
-void oracle_gates(const struct cell *cell, const float *x, const float *h, struct value *z)
-{
-    for (size_t row = 0; row < 4 * cell->n_hidden; row++) {
-        const double b1 = cell->b1 ? cell->b1[row] : 0, b2 = cell->b2 ? cell->b2[row] : 0;
-        z[row] = oracle_sum(b1 + b2, cell->n_x, cell->w + row * cell->n_x, x, cell->n_h,
-                            cell->u ? cell->u + row * cell->n_h : NULL, h);
-    }
-}
-
-/* ---- gates ------------------------------------------------------------------------ */
-
-static double sigmoid(double x) { return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x)); }
-static double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
-static double tanh_slope(double x)
-{
-    const double e = exp(-2 * fabs(x));
-    return 4 * e / ((1 + e) * (1 + e));
-}
-
-/* f(z) for a z known to within its bound, by the mean value theorem: f's slope falls away
- * from 0 and its values lie within an interval of length span. */
-static struct value curve(double (*f)(double), double (*slope)(double), double span, double ulps,
-                          struct value z)
-{
-    if (isnan(z.exact)) return (struct value){NAN, 0};
-    const double nearest = fmax(fabs(z.exact) - z.bound, 0);
-    const double far = fmax(fabs(f(z.exact - z.bound)), fabs(f(z.exact + z.bound)));
-    const double moved = isinf(z.bound) ? span : fmin(z.bound * slope(nearest), span);
-    return (struct value){f(z.exact), moved + ulps * ulp(fmin(far, 1 - U))};
-}
-
-static struct value product(struct value a, struct value b)
+struct value v_times(struct value a, struct value b)
 {
     const double exact = a.exact * b.exact;
     if (!isfinite(exact)) return (struct value){exact, 0};
-    return (struct value){exact,
-                          fabs(a.exact) * b.bound + fabs(b.exact) * a.bound + a.bound * b.bound};
+    return (struct value){exact, scaled(a.exact, b.bound) + scaled(b.exact, a.bound) +
+                                     scaled(a.bound, b.bound)};
 }
 
-static struct value rounded(struct value v)
+struct value v_rounded(struct value v)
 {
     if (isfinite(v.exact)) v.bound += U * (fabs(v.exact) + v.bound) + TINY;
     return v;
 }
 
-static struct value flushed(struct value v)
+/* Moves no two numbers apart. */
+struct value v_clamped(struct value v, double low, double high)
+{
+    v.bound = isfinite(v.exact) ? fmin(v.bound, high - low) : 0;
+    v.exact = v.exact < low ? low : v.exact > high ? high : v.exact;
+    return v;
+}
+
+struct value v_flushed(struct value v)
 {
     v.bound *= SLACK;
     if (fabs(v.exact) - v.bound < FLUSH) v.bound += FLUSH;
     return v;
 }
 
+double f_sigmoid(double x, const double p[2])
+{
+    (void)p;
+    return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x));
+}
+
+double f_tanh(double x, const double p[2])
+{
+    (void)p;
+    return tanh(x);
+}
+
+struct value v_curve(const struct curve *curve, const double p[2], struct value z)
+{
+    if (isnan(z.exact)) return (struct value){NAN, 0};
+    const double y = curve->f(z.exact, p), low = z.exact - z.bound, high = z.exact + z.bound;
+    double at[4] = {low, high}, moved = 0, top = fabs(y);
+    size_t n = 2;
+    if (curve->turn >= low && curve->turn <= high) { /* both sides of it */
+        at[n++] = nextafter(curve->turn, -INFINITY);
+        at[n++] = nextafter(curve->turn, INFINITY);
+    }
+    if (!isfinite(y)) return (struct value){y, 0};
+    for (size_t i = 0; i < n; i++) {
+        const double other = curve->f(at[i], p);
+        moved = fmax(moved, fabs(other - y));
+        top = fmax(top, fabs(other));
+    }
+    return (struct value){y, moved + 0x1p-50 * top + curve->ulps * ulp(top * (1 - U))};
+}
+
+/* ---- sums ------------------------------------------------------------------------- */
+
+static double ceil64(size_t n) { return (double)((n + 63) / 64); }
+
+void sum_add(struct sum *s, struct value term)
+{
+    s->exact += term.exact;
+    s->size += fabs(term.exact) + term.bound;
+    s->carried += term.bound;
+    s->n_blocks++;
+}
+
+void sum_products(struct sum *s, size_t n, const float *w, const struct value *v)
+{
+    for (size_t k = 0; k < n; k++) {
+        s->exact += w[k] * v[k].exact;
+        s->size += fabs((double)w[k]) * (fabs(v[k].exact) + v[k].bound);
+        s->carried += scaled(w[k], v[k].bound);
+    }
+    s->n_blocks += ceil64(n);
+    s->n += (double)n;
+}
+
+struct value sum_value(const struct sum *s)
+{
+    if (!isfinite(s->exact)) return (struct value){s->exact, 0};
+    if (!(s->size < 0x1p127)) return (struct value){s->exact, INFINITY}; /* may overflow */
+    return (struct value){s->exact, s->carried + (66 + s->n_blocks) * U * s->size + s->n * TINY};
+}
+
+struct value oracle_sum(double bias, size_t n_x, const float *w, const float *x, size_t n_h,
+                        const float *u, const float *h)
+{
+    struct sum s = {.exact = bias, .size = fabs(bias)};
+    for (size_t k = 0; k < n_x; k++) {
+        const struct value v = v_exactly(x[k]);
+        sum_products(&s, 1, w + k, &v);
+    }
+    for (size_t k = 0; k < n_h; k++) {
+        const struct value v = v_exactly(h[k]);
+        sum_products(&s, 1, u + k, &v);
+    }
+    s.n_blocks = ceil64(n_x) + ceil64(n_h);
+    return sum_value(&s);
+}
+
 void oracle_finish(size_t n, const struct value *z, const float *c, struct value *c_next,
                    struct value *h_next)
 {
+    static const struct gate sigmoid = {G_SIGMOID, {0, 0}}, tangent = {G_TANH, {0, 0}};
     for (size_t j = 0; j < n; j++) {
-        const struct value i = curve(sigmoid, sigmoid_slope, 1, SIGMOID_ULP, z[j]);
-        const struct value f = curve(sigmoid, sigmoid_slope, 1, SIGMOID_ULP, z[n + j]);
-        const struct value g = curve(tanh, tanh_slope, 2, TANH_ULP, z[2 * n + j]);
-        const struct value o = curve(sigmoid, sigmoid_slope, 1, SIGMOID_ULP, z[3 * n + j]);
-        const struct value ig = rounded(product(i, g)), fc = product(f, (struct value){c[j], 0});
-        struct value sum = {ig.exact + fc.exact, ig.bound + fc.bound};
-        if (!isfinite(sum.exact)) sum.bound = 0;
-        c_next[j] = flushed(rounded(sum));
-        h_next[j] = flushed(rounded(product(o, curve(tanh, tanh_slope, 2, TANH_ULP, c_next[j]))));
+        const struct value i = v_gate(&sigmoid, z[j]), f = v_gate(&sigmoid, z[n + j]);
+        const struct value g = v_gate(&tangent, z[2 * n + j]), o = v_gate(&sigmoid, z[3 * n + j]);
+        const struct value sum = v_plus(v_rounded(v_times(i, g)), v_times(f, v_exactly(c[j])));
+        c_next[j] = v_flushed(v_rounded(sum));
+        h_next[j] = v_flushed(v_rounded(v_times(o, v_gate(&tangent, c_next[j]))));
     }
 }
 
@@ -147,18 +187,21 @@ struct value oracle_map(enum map_kind kind, float xf, float a, float b, const fl
     const double x = xf;
     if (isnan(x)) return (struct value){NAN, 0};
     switch (kind) {
+    case MAP_ADD: return ulps(x + a, 0.5);
+    case MAP_MUL: return ulps(x * a, 0.5);
     case MAP_AFFINE: return ulps(a * x + b, 0.5);
     case MAP_CLAMP: return (struct value){x < p[0] ? p[0] : x > p[1] ? p[1] : x, 0};
     case MAP_LEAKY: return x < 0 ? ulps(a * x, 0.5) : (struct value){x, 0};
     case MAP_ELU: return x < 0 ? ulps(p[0] * expm1(x), ELU_ULP) : (struct value){x, 0};
     case MAP_FLUSH: return (struct value){fabs(x) < FLUSH ? 0 : x, 0};
     case MAP_TANH: return ulps(tanh(x), TANH_ULP);
-    case MAP_SIGMOID: return ulps(sigmoid(x), SIGMOID_ULP);
+    case MAP_SIGMOID: return ulps(f_sigmoid(x, NULL), SIGMOID_ULP);
     case MAP_GELU: return head(isinf(x) ? fmax(x, 0) : 0.5 * x * erfc(-x / sqrt(2)));
     case MAP_GELU_TANH: /* 1 + tanh(u) = 2 sigmoid(2u) */
-        return head(isinf(x) ? fmax(x, 0)
-                             : x * sigmoid(2 * 0.79788456080286541 * (x + 0.044715 * x * x * x)));
-    case MAP_SILU: return head(isinf(x) ? fmax(x, 0) : x * sigmoid(x));
+        return head(
+            isinf(x) ? fmax(x, 0)
+                     : x * f_sigmoid(2 * 0.79788456080286541 * (x + 0.044715 * x * x * x), NULL));
+    case MAP_SILU: return head(isinf(x) ? fmax(x, 0) : x * f_sigmoid(x, NULL));
     case MAP_SOFTPLUS:
         if (p[0] * xf > p[1]) return (struct value){x, 0}; /* the threshold is in float32 */
         return ulps((fmax(p[0] * x, 0) + log1p(exp(-fabs(p[0] * x)))) / p[0], SOFTPLUS_ULP);
@@ -170,18 +213,20 @@ struct value oracle_map(enum map_kind kind, float xf, float a, float b, const fl
 
 /* https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html. A sum over n
  * features is one of n / 16 terms, then four levels of a tree: so many roundings. */
-static void layer_norm(size_t n, const float *x, const float *weight, const float *bias, float eps,
-                       struct value *out)
+void v_layer_norm(size_t n, const struct value *x, const float *weight, const float *bias,
+                  double eps, struct value *out)
 {
     const double steps = ceil((double)n / 16) + 5;
-    double mean = 0, size = 0, variance = 0, moved = 0;
+    double mean = 0, size = 0, carried = 0, variance = 0, moved = 0;
     for (size_t i = 0; i < n; i++) {
-        mean += x[i] / (double)n;
-        size += fabs((double)x[i]) / (double)n;
+        mean += x[i].exact / (double)n;
+        size += (fabs(x[i].exact) + x[i].bound) / (double)n;
+        carried += x[i].bound / (double)n;
     }
-    const double e_mean = steps * U * size;
+    const double e_mean = steps * U * size + carried;
     for (size_t i = 0; i < n; i++) {
-        const double d = x[i] - mean, e = e_mean + U * (fabs(d) + e_mean);
+        const double d = x[i].exact - mean, e0 = e_mean + x[i].bound;
+        const double e = e0 + U * (fabs(d) + e0);
         variance += d * d / (double)n;
         moved += (2 * fabs(d) * e + e * e) / (double)n;
     }
@@ -191,13 +236,13 @@ static void layer_norm(size_t n, const float *x, const float *weight, const floa
     const double e_s = least > 0 ? e_var / (2 * sqrt(least)) + 2 * U * s : INFINITY;
     const double s_least = least > 0 ? sqrt(least) * (1 - 2 * U) : 0;
     for (size_t i = 0; i < n; i++) {
-        const double d = x[i] - mean, e = e_mean + U * (fabs(d) + e_mean), y = d / s;
-        double bound = s_least > 0 ? (e + fabs(y) * e_s) / s_least : INFINITY;
+        const double d = x[i].exact - mean, e0 = e_mean + x[i].bound;
+        const double e = e0 + U * (fabs(d) + e0), y = d / s;
+        double bound = s_least > 0 ? (e + scaled(y, e_s)) / s_least : INFINITY;
         bound += U * (fabs(y) + bound);
         struct value v = {y, bound};
         if (weight) {
-            v = (struct value){y * weight[i] + (bias ? bias[i] : 0),
-                               bound * fabs((double)weight[i])};
+            v = (struct value){y * weight[i] + (bias ? bias[i] : 0), scaled(weight[i], bound)};
             v.bound += U * (fabs(v.exact) + v.bound);
         }
         v.bound = isfinite(v.exact) ? v.bound * (1 + 0x1p-10) + TINY : 0; /* second order */
@@ -210,7 +255,10 @@ void oracle_norm(enum norm_kind kind, size_t n, const float *x, const float *wei
 {
     double top = -INFINITY, sum = 0;
     if (kind == NORM_LAYER) {
-        layer_norm(n, x, weight, bias, eps, out);
+        struct value *values = malloc(n * sizeof *values);
+        for (size_t i = 0; i < n; i++) values[i] = v_exactly(x[i]);
+        v_layer_norm(n, values, weight, bias, eps, out);
+        free(values);
         return;
     }
     for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;

@@ -27,7 +27,7 @@ build() { # NAME CC FLAGS...: compiles the core once for each compiler, then its
     local name=$1 cc=$2
     shift 2
     mkdir -p "$folder/$name"
-    printf '%s\n' "${CORE[@]}" tests/c/{check_kernels,oracle,check,digest,drive,modes,sweep_activations}.c |
+    printf '%s\n' "${CORE[@]}" tests/c/{check_kernels,check_cells,oracle,oracle_cells,check,digest,drive,modes,sweep_activations}.c |
         xargs -P "$(nproc)" -I{} sh -c '
             file=$1 out=$2/$(echo "$1" | tr / -).o; shift 2
             "$@" -Icsrc/include -c "$file" -o "$out"' _ {} "$folder/$name" "$cc" "$@"
@@ -35,7 +35,7 @@ build() { # NAME CC FLAGS...: compiles the core once for each compiler, then its
     link() { "$cc" "${flags[@]}" "${core[@]}" "${@:2}" -lm -o "$folder/$name/$1" 2>"$folder/warnings" ||
         { cat "$folder/warnings"; return 1; }; } # a static dlopen warns: no BLAS is opened here
     local flags=("$@")
-    link check_kernels "${c}check_kernels.c.o" "${c}oracle.c.o" "${c}check.c.o"
+    link check_kernels "${c}"{check_kernels,check_cells,oracle,oracle_cells,check}.c.o
     link digest "${c}digest.c.o" "${c}drive.c.o" "${c}check.c.o"
     link modes "${c}modes.c.o" "${c}drive.c.o" "${c}check.c.o"
     link sweep "${c}sweep_activations.c.o"
@@ -50,13 +50,17 @@ qemu check_kernels
 echo "=== sigmoid and tanh, every 4099th float"
 qemu sweep neon 4099
 qemu sweep scalar 4099
-echo "=== same bits of 1024 models"
+echo "=== same bits of 1024 LSTM models, and of every cell and option"
 PYTHONPATH=tests:tests/native "$PYTHON" -c "
-import models
-models.write_pack('$folder/pack', models.images(1024))"
-qemu digest "$folder/pack" 50000 | tee "$folder/arm.txt"
-"$folder/here/digest" "$folder/pack" 50000 | tee "$folder/here.txt"
-[ "$(grep ^digest\  "$folder/arm.txt")" = "$(grep ^digest\  "$folder/here.txt")" ]
+import cell_models, models
+models.write_pack('$folder/pack', models.images(1024))
+models.write_pack('$folder/cells', cell_models.images(cell_models.N_MODELS))"
+for pack in pack cells; do
+    qemu digest "$folder/$pack" 50000 | tee "$folder/arm.txt"
+    "$folder/here/digest" "$folder/$pack" 50000 | tee "$folder/here.txt"
+    [ "$(grep ^digest\  "$folder/arm.txt")" = "$(grep ^digest\  "$folder/here.txt")" ]
+done
 echo "=== control bits of the caller"
 qemu modes "$folder/pack" 30
+qemu modes "$folder/cells" 30
 echo "test-arm: passed"

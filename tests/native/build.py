@@ -20,6 +20,9 @@ TESTS_C = ROOT / "tests" / "c"
 X86, ARM = platform.machine() in ("x86_64", "AMD64"), platform.machine() in ("aarch64", "arm64")
 # RTLD_NOLOAD and the rest of dlfcn.h stand in libc itself since glibc 2.34
 O2 = ("-O2", "-Wall", "-Wextra")  # the cc line, and what it warns of
+ORACLE = ("oracle.c", "oracle_cells.c", "check.c")
+CHECK_KERNELS = ("check_kernels.c", "check_cells.c", *ORACLE)
+CHECK_MODELS = ("check_models.c", "oracle_model.c", *ORACLE)
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 

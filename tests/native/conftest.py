@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import cell_models
 import models
 import pytest
 
@@ -17,4 +18,12 @@ def pack(tmp_path_factory):
     """The path of a pack of N_MODELS random models."""
     return models.write_pack(
         tmp_path_factory.mktemp("pack") / "models", models.images(models.N_MODELS)
+    )
+
+
+@pytest.fixture(scope="session")
+def cell_pack(tmp_path_factory):
+    """The path of a pack of models of every cell and option."""
+    return models.write_pack(
+        tmp_path_factory.mktemp("pack") / "cells", cell_models.images(cell_models.N_MODELS)
     )

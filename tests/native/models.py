@@ -2,7 +2,7 @@
 """Random models for the C test programs: a pack is many `.clstm` images in one file.
 
 Every choice comes from one seeded generator, so a pack is the same on every machine. About every
-eighth model carries a certificate whose outputs come from tests/oracle.py (float64, independent of
+eighth model carries a certificate whose outputs come from tests/oracle/ (float64, independent of
 the core): the core refuses to load it if it computes anything else.
 """
 
@@ -137,10 +137,12 @@ def branching(rng):
     w, *rest = (rng.uniform(-1, 1, s).astype(np.float32) for s in ((7, 5), 7, 7, 7, 7, 7))
     bias, a_scale, a_shift, b_scale, b_shift = rest
     records = [
-        Record(program.LINEAR, "l", program.BIAS, 0, (5, 7), (), {"l.weight": w, "l.bias": bias}),
-        Record(program.AFFINE, "a", 0, 1, (7,), (), {"a.scale": a_scale, "a.shift": a_shift}),
-        Record(program.AFFINE, "b", 0, 1, (7,), (), {"b.scale": b_scale, "b.shift": b_shift}),
-        Record(34, "r", 0, 2),
+        Record(
+            program.LINEAR, "l", program.BIAS, (0,), (5, 7), (), {"l.weight": w, "l.bias": bias}
+        ),
+        Record(program.AFFINE, "a", 0, (1,), (7,), (), {"a.scale": a_scale, "a.shift": a_shift}),
+        Record(program.AFFINE, "b", 0, (1,), (7,), (), {"b.scale": b_scale, "b.shift": b_shift}),
+        Record(34, "r", 0, (2,)),
     ]
     x = rng.uniform(-1, 1, (4, 2, 5)).astype(np.float32)
     linear = oracle.linear(x, w, bias)

@@ -3,10 +3,12 @@
 
 A mutant is a textual change of one file. `text` must stand exactly once in it: a mutant that no
 longer applies is a failure too, so that this table follows the sources. `check` names the program
-that must fail: check_kernels (every kernel function against the oracle), digest (whole models:
-certificates of the float64 oracle, and the same bits of every way to run them), modes (control
-bits of the caller), check_file (hostile files, under the address sanitizer) or check_memory
-(malloc fails). The rest of the table is in mutants_core.py.
+that must fail: check_kernels (every kernel function against the oracle), check_models (models of
+every cell and option against it), digest (whole models: certificates of the float64 oracle, and the
+same bits of every way to run them), cells (the same of every cell and option), modes (control bits
+of the caller), check_file (hostile files, under the address sanitizer), check_refused (records that
+contradict themselves) or check_memory (malloc fails). The rest of the table is in mutants_cells.py,
+mutants_steps.py, mutants_records.py and mutants_core.py, which puts it together.
 """
 
 from typing import NamedTuple
@@ -21,8 +23,8 @@ class Mutant(NamedTuple):
     kernel: str = ""  # the set to build and run; "" for the best one of this CPU
 
 
-PRODUCT, LSTM = "kernels/product.inc.h", "kernels/lstm.inc.h"
-MATH, MAP, NORM = "kernels/math.inc.h", "kernels/map.inc.h", "kernels/norm.inc.h"
+PRODUCT, MATH, MAP, NORM = (f"kernels/{name}.inc.h" for name in ("product", "math", "map", "norm"))
+FINISH, CELL = "kernels/finish.inc.h", "kernels/cell.inc.h"
 
 KERNEL_MUTANTS = [
     # ---- sums of products
@@ -135,87 +137,6 @@ KERNEL_MUTANTS = [
         "for (size_t row = 0; row < n; row += ROW_GROUP + 1) {",
         "check_kernels",
     ),
-    # ---- the cell
-    Mutant(
-        "two gates swapped",
-        LSTM,
-        "i = sigmoid(v_load(gate)), f = sigmoid(v_load(gate + UNITS))",
-        "f = sigmoid(v_load(gate)), i = sigmoid(v_load(gate + UNITS))",
-        "check_kernels",
-    ),
-    Mutant(
-        "candidate and output gate swapped",
-        LSTM,
-        "g = tanh_(v_load(gate + 2 * UNITS)), o = sigmoid(v_load(gate + 3 * UNITS))",
-        "g = tanh_(v_load(gate + 3 * UNITS)), o = sigmoid(v_load(gate + 2 * UNITS))",
-        "check_kernels",
-    ),
-    Mutant(
-        "flush of c removed",
-        LSTM,
-        "flush(v_fma(f, v_load(c[j] + v), v_mul(i, g)))",
-        "v_fma(f, v_load(c[j] + v), v_mul(i, g))",
-        "check_kernels",
-    ),
-    Mutant(
-        "c not fused",
-        LSTM,
-        "v_fma(f, v_load(c[j] + v), v_mul(i, g))",
-        "v_add(v_mul(f, v_load(c[j] + v)), v_add(v_mul(i, g), v_mul(v_all(1e-6f), g)))",
-        "check_kernels",
-    ),
-    Mutant(
-        "h from the old c",
-        LSTM,
-        "v_mul(v_load(total[j] + 3 * UNITS + v), tanh_(v_load(c[j] + v)))",
-        "v_mul(v_load(total[j] + 3 * UNITS + v), v_load(c[j] + v))",
-        "check_kernels",
-    ),
-    Mutant(
-        "x and h in the other order (one row)",
-        LSTM,
-        "if (rows->x) one_row(P, 4, t, w, p->n_x, rows->x);\n"
-        "    UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * 4 * UNITS;\n"
-        "    if (rows->h) one_row(P, 4, t, w, p->n_h, rows->h[0]);",
-        "UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * 4 * UNITS;\n"
-        "    if (rows->h) one_row(P, 4, t, w, p->n_h, rows->h[0]);\n"
-        "    UNROLL for (int b = 0; b < P; b++) w[b] -= p->n_x * 4 * UNITS;\n"
-        "    if (rows->x) one_row(P, 4, t, w, p->n_x, rows->x);",
-        "check_kernels",
-    ),
-    Mutant(
-        "h reads the weights of x",
-        LSTM,
-        "many_rows(4, w + p->n_x * 4 * UNITS, p->n_h,",
-        "many_rows(4, w, p->n_h,",
-        "check_kernels",
-    ),
-    Mutant(
-        "a row takes its neighbour's h", LSTM, "if (group.h) group.h += r;", "", "check_kernels"
-    ),
-    Mutant("a row takes its neighbour's c", LSTM, "group.c += r;", "", "check_kernels"),
-    Mutant(
-        "totals of the first row for all",
-        LSTM,
-        "group.total += r * rows->total_stride;",
-        "",
-        "check_kernels",
-    ),
-    Mutant(
-        "last panel alone forgotten",
-        LSTM,
-        "for (size_t j = b; j < n; j++) one_row_totals(1, p, rows, first + j, total[j]);",
-        "{}",
-        "check_kernels",
-        "avx512",
-    ),
-    Mutant(
-        "backward skips the last blocks",
-        LSTM,
-        "return backward ? n - 1 - i : i;",
-        "return backward && i ? n - 1 - i : i;",
-        "check_kernels",
-    ),
     # ---- functions
     Mutant("wrong exp coefficient", MATH, "0.166665167f", "0.166655167f", "check_kernels"),
     Mutant("wrong tanh coefficient", MATH, "0.133305177f", "0.133405177f", "check_kernels"),
@@ -243,7 +164,7 @@ KERNEL_MUTANTS = [
     ),
     Mutant(
         "NaN clamped away",
-        MAP,
+        FINISH,
         "v_min(v_all(high), v_max(v_all(low), x))",
         "v_min(v_max(x, v_all(low)), v_all(high))",
         "check_kernels",

@@ -3,6 +3,9 @@
 See mutants.py for what the columns are."""
 
 from mutants import KERNEL_MUTANTS, Mutant
+from mutants_cells import CELL_MUTANTS
+from mutants_records import RECORD_MUTANTS
+from mutants_steps import STEP_MUTANTS
 
 CORE_MUTANTS = [
     # ---- packing
@@ -14,7 +17,11 @@ CORE_MUTANTS = [
         "check_kernels",
     ),
     Mutant(
-        "packing: one bias of two", "pack.c", "+ (m->b2 ? m->b2[row] : 0.0f)", "", "check_kernels"
+        "packing: one bias of two",
+        "pack.c",
+        "m->b2 && !apart ? m->b2[row] : 0.0",
+        "0.0",
+        "check_kernels",
     ),
     Mutant(
         "packing: U transposed",
@@ -26,8 +33,8 @@ CORE_MUTANTS = [
     Mutant(
         "packing: scale without shift",
         "pack.c",
-        "(float)fma(bias, scale, m->shift[o])",
-        "(float)(bias * scale)",
+        "(float)fma(bias, m->scale[o], m->shift[o])",
+        "(float)(bias * m->scale[o])",
         "digest",
     ),
     # ---- the walk
@@ -69,9 +76,9 @@ CORE_MUTANTS = [
     ),
     Mutant(
         "projection not flushed",
-        "recurrent.c",
-        "map(MAP_FLUSH, padded(cell->n_out), row(out, r),",
-        "map(MAP_CLAMP, 0, row(out, r),",
+        "step_cell.c",
+        "m->kernels->map(MAP_FLUSH, width, row, row, NULL, NULL, clip);",
+        "",
         "digest",
     ),
     Mutant(
@@ -144,7 +151,7 @@ CORE_MUTANTS = [
     Mutant(
         "slot of an alias",
         "frame.c",
-        "slot = out->slot[m->ops[i - 1].input]",
+        "slot = out->slot[m->ops[i - 1].inputs[0]]",
         "slot = out->slot[0]",
         "digest",
     ),
@@ -224,7 +231,13 @@ CORE_MUTANTS = [
         "if (0)",
         "check_file",
     ),
-    Mutant("a slot that does not exist", "weights.c", "op->inputs[0] > i ||", "", "check_file"),
+    Mutant(
+        "a slot that does not exist",
+        "weights.c",
+        "op->inputs[i] > (i < op->n_inputs ? c->index : 0)",
+        "0",
+        "check_file",
+    ),
     Mutant(
         "a certificate not compared",
         "certificate.c",
@@ -278,4 +291,4 @@ CORE_MUTANTS = [
     ),
 ]
 
-MUTANTS = KERNEL_MUTANTS + CORE_MUTANTS
+MUTANTS = KERNEL_MUTANTS + CELL_MUTANTS + STEP_MUTANTS + RECORD_MUTANTS + CORE_MUTANTS

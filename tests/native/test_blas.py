@@ -3,7 +3,7 @@
 
 Its bound: a BLAS may sum in any order, so a pre-activation errs by at most (I + H + 3) u S in the
 place of (66 + ceil(I/64) + ceil(H/64)) u S, and in random tests by at most 16 u S like our own.
-The comparison here is with the latter, step by step, teacher-forced, by tests/bounds.py.
+The comparison here is with the latter, step by step, teacher-forced, by tests/bounds/.
 """
 
 import ctypes
@@ -58,6 +58,9 @@ def weights(n_in, hidden, rng):
     return {k: rng.uniform(-limit, limit, s).astype(np.float32) for k, s in shapes.items()}
 
 
+CELLS = sorted((build.ROOT / "tests/golden").glob("v1b_*.clstm"))
+
+
 def worst_ratio(seed=0):
     """Largest error of gemm="blas" in units of the bound, over SIZES."""
     rng, worst = np.random.default_rng(seed), 0.0
@@ -85,6 +88,17 @@ def test_every_sequence_and_batch_goes_through_the_blas(flags, shim, monkeypatch
         model(np.ones((1, batch + 1, n_in), np.float32))
         assert before < one < calls(path)
     assert worst_ratio() <= 1
+
+
+@pytest.mark.parametrize("path", CELLS, ids=lambda path: path.stem)
+def test_every_cell_by_the_blas(path, shim, monkeypatch):
+    """Options that the BLAS does not serve keep to the packed products, silently."""
+    monkeypatch.setenv("CLSTM_BLAS", str(shim()))
+    x = np.load(path.parent / "v1b.npz")[f"{path.stem[4:]}.x"]
+    ours, blas = (clstm.load(path, gemm=gemm)(x)[0] for gemm in ("packed", "blas"))
+    ours, blas = (y if isinstance(y, tuple) else (y,) for y in (ours, blas))
+    for one, other in zip(ours, blas, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_sums_are_seen(shim, monkeypatch):

@@ -5,11 +5,14 @@ sanitizers; and all of it without memory .
 
 import re
 
+import cell_models
+import hostile_images
 import models
 import numpy as np
 import pytest
 
 import build
+import clstm
 from build import run
 from clstm import nn, program
 from clstm.formats.container import Image, write_image
@@ -71,6 +74,7 @@ def small():
 
     free = [nn.LayerNorm(normalized_shape=3), nn.GELU(), nn.SiLU(), nn.LeakyReLU(), nn.Dropout()]
     yield write_image(Image(*program.bind(free, {}, True)))
+    yield from hostile_images.sound_images()
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +98,23 @@ def test_any_bytes_give_a_model_or_an_error(builder, images, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"check_file: \d{5,} passed, 0 failed", done.stdout)
-    loaded = int(re.search(r"4 images, (\d+) of the changed", done.stdout)[1])
+    loaded = int(re.search(rf"{len(list(small()))} images, (\d+) of the changed", done.stdout)[1])
     assert loaded > 1000  # the checksum is right and values may be any: most flips of weights load
+
+
+def test_records_that_contradict_themselves_are_refused(builder, tmp_path):
+    if not can_sanitize(tmp_path):
+        pytest.skip("not run: no sanitizers")
+    pack = models.write_pack(tmp_path / "pack", hostile_images.refused())
+    out = build.succeed([builder(("check_refused.c", "check.c"), "cc", READER), pack])
+    assert re.search(r"check_refused: \d{3,} passed, 0 failed", out), out
+
+
+@pytest.mark.parametrize("why, records, input_size", list(hostile_images.contradictions()))
+def test_python_refuses_them_too(why, records, input_size, tmp_path):
+    (tmp_path / "m.clstm").write_bytes(write_image(Image(records, input_size)))
+    with pytest.raises(clstm.ClstmError):
+        clstm.load(tmp_path / "m.clstm")
 
 
 def test_no_memory_and_wrong_arguments(builder, images, tmp_path):
@@ -114,11 +133,11 @@ def test_kernels_and_walk_under_the_sanitizers(check, builder, images, tmp_path)
     if not can_sanitize(tmp_path):
         pytest.skip("not run: no sanitizers")
     if check == "check_kernels":
-        build.succeed(
-            [builder(("check_kernels.c", "oracle.c", "check.c"), "cc", ("-O1", *SANITIZERS))]
-        )
+        build.succeed([builder(build.CHECK_KERNELS, "cc", ("-O1", *SANITIZERS))])
     else:
-        pack = models.write_pack(tmp_path / "pack", models.images(200, seed=5))
+        pack = models.write_pack(
+            tmp_path / "pack", [*models.images(200, seed=5), *cell_models.images(230, seed=5)]
+        )
         build.succeed(
             [builder(("digest.c", "drive.c", "check.c"), "cc", ("-O1", *SANITIZERS)), pack, 20_000]
         )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Every function of every kernel set against the oracle in double (tests/c/check_kernels.c), and
-sigmoid and tanh over the floats (tests/c/sweep_activations.c)."""
+"""Every function of every kernel set against the oracle in double (tests/c/check_kernels.c), whole
+models of every cell and option too (tests/c/check_models.c), and sigmoid and tanh over the floats
+(tests/c/sweep_activations.c)."""
 
 import re
 
@@ -14,12 +15,19 @@ STRIDE = 257  # 17 million of the floats; the long form takes all of them
 
 
 def test_kernels_against_the_oracle(builder):
-    out = build.succeed([builder(("check_kernels.c", "oracle.c", "check.c"))])
+    out = build.succeed([builder(build.CHECK_KERNELS)])
     assert re.search(r"check_kernels: \d{7,} passed, 0 failed", out), out
     for line in out.splitlines():
         if line.endswith("not run, no such CPU"):
             print(line)
     assert all(f"{kernel}: checked" in out for kernel in SETS)
+
+
+@pytest.mark.parametrize("which", ["pack", "cell_pack"])
+def test_models_against_the_oracle(which, request, builder):
+    program = builder(build.CHECK_MODELS)
+    out = build.succeed([program, request.getfixturevalue(which), SETS[0]])
+    assert re.search(r"check_models: \d{6,} passed, 0 failed", out), out
 
 
 def sweep(builder, kernel, stride):

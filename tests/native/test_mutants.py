@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cell_models
+import hostile_images
 import models
 import pytest
 import test_hostile
@@ -18,34 +20,46 @@ from build import ROOT, TESTS_C
 
 BEST = clstm.available_kernels()[0]
 CHECKS = {  # programs, and the flags that they are built with
-    "check_kernels": (("check_kernels.c", "oracle.c", "check.c"), ("-O2",)),
+    "check_kernels": (build.CHECK_KERNELS, ("-O2",)),
+    "check_models": (build.CHECK_MODELS, ("-O2",)),
+    "cells": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "digest": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "modes": (("modes.c", "drive.c", "check.c"), ("-O2",)),
     "check_file": (("check_file.c", "check.c"), READER),
+    "check_refused": (("check_refused.c", "check.c"), ("-O0",)),
     "check_memory": (("check_memory.c", "check.c"), FAILING_MALLOC),
 }
 
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
-    """Small ones: of models to run, and of images to damage; and one image alone."""
+    """Small ones: of models to run, LSTMs and any, of images to damage and of such as are to be
+    refused; and one image alone."""
     folder = tmp_path_factory.mktemp("small")
-    run = models.write_pack(folder / "run", models.images(240, seed=9, certified=2))
     images = list(test_hostile.small())
     (folder / "one").write_bytes(images[0])
-    return run, models.write_pack(folder / "damage", images), folder / "one"
+    some = {
+        "run": models.images(240, seed=9, certified=2),
+        "cells": cell_models.images(4 * len(cell_models.FORMS), seed=9),
+        "damage": images,
+        "refused": hostile_images.refused(),
+    }
+    packs = {name: models.write_pack(folder / name, these) for name, these in some.items()}
+    return packs | {"one": folder / "one"}
 
 
 def arguments(check, kernel, packs):
     """Only the set that has the fault, so that another one cannot give it away; but a fault in
     the words of one set alone is for the comparison of all."""
-    run, damage, one = packs
     return {
         "check_kernels": kernel,
-        "digest": [run, 50_000, *kernel],
-        "modes": [run, 4],
-        "check_file": [damage, 5_000],
-        "check_memory": [damage, one],
+        "check_models": [packs["cells"], *kernel],
+        "digest": [packs["run"], 50_000, *kernel],
+        "cells": [packs["cells"], 100_000, *kernel],
+        "modes": [packs["run"], 4],
+        "check_file": [packs["damage"], 5_000],
+        "check_refused": [packs["refused"]],
+        "check_memory": [packs["damage"], packs["one"]],
     }[check]
 
 
@@ -110,7 +124,12 @@ def outcomes(request, builder, packs, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name.replace(" ", "-"))
+# A third in the suite, from every part of the table; `make test-long` has all.
+SOME = [pytest.param(m, id=m.name.replace(" ", "-"), marks=[pytest.mark.long] if i % 3 else [])
+        for i, m in enumerate(MUTANTS)]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", SOME)
 def test_mutant_is_noticed(mutant, outcomes):
     if not can_run(mutant):
         pytest.skip(f"not run: no {mutant.kernel} here")

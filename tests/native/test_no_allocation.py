@@ -20,10 +20,19 @@ linux = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def model():
+def weights(rng, prefix, rows, n_in, out, hidden=None):
+    """Those of one layer and direction."""
+    shapes = {"weight_ih": (rows, n_in), "weight_hh": (rows, out), "bias_ih": rows, "bias_hh": rows}
+    shapes |= {"weight_hr": (out, hidden)} if hidden else {}
+    name, _, end = prefix.partition("_")
+    return {
+        f"{name}.{word}_{end}": rng.uniform(-0.3, 0.3, shape).astype(np.float32)
+        for word, shape in shapes.items()
+    }
+
+
+def plain(rng):
     """Several layers and a head of every action."""
-    rng = np.random.default_rng(3)
     layers = [
         nn.LayerNorm("n"),
         nn.LSTM("a"),
@@ -32,24 +41,42 @@ def model():
         nn.GELU(),
         nn.LogSoftmax(),
     ]
+    shapes = {"n.weight": 9, "n.bias": 9, "fc.weight": (5, 7), "fc.bias": 5}
+    tensors = {name: rng.uniform(-0.3, 0.3, s).astype("f") for name, s in shapes.items()}
+    tensors |= weights(rng, "a_l0", 68, 9, 17) | weights(rng, "a_l1", 68, 17, 17)
+    return layers, tensors | weights(rng, "b_l0", 48, 17, 7, 12)
 
-    def of(*shape):
-        return rng.uniform(-0.3, 0.3, shape).astype(np.float32)
 
-    weights = {"n.weight": of(9), "n.bias": of(9), "fc.weight": of(5, 7), "fc.bias": of(5)}
-    for prefix, k, n_in, hidden, out in (
-        ("a", 0, 9, 17, 17),
-        ("a", 1, 17, 17, 17),
-        ("b", 0, 17, 12, 7),
-    ):
-        weights |= {
-            f"{prefix}.weight_ih_l{k}": of(4 * hidden, n_in),
-            f"{prefix}.weight_hh_l{k}": of(4 * hidden, out),
-            f"{prefix}.bias_ih_l{k}": of(4 * hidden),
-            f"{prefix}.bias_hh_l{k}": of(4 * hidden),
-        }
-    weights["b.weight_hr_l0"] = of(7, 12)
-    return clstm.from_state_dict(weights, layers=layers)
+def options(rng):
+    """Cells that take a step in several passes, and wiring."""
+    norm = {"per_gate": True, "separate": True, "cell": True}
+    layers = [
+        nn.GRU("a"),
+        nn.GRU("b", linear_before_reset=False),
+        nn.RNN("c", clip=1.0),
+        nn.LSTM("d", peephole="full", output_peephole="new", zoneout=(0.125, 0.25)),
+        nn.LSTM("e", peephole="diagonal", layer_norm=norm, activations=["Softsign", "Elu", "Tanh"]),
+        nn.LSTM("f", proj_clip=0.5),
+        nn.Add((1, 2, 3, 4)),
+        nn.Mul((7, 5)),
+        nn.Concat((6, 8, 0)),
+        nn.Slice(3, 30),
+        nn.Concat((10, 9, 6)),
+    ]
+    tensors = {}
+    for prefix, gates in [("a_l0", 3), ("b_l0", 3), ("c_l0", 1), ("d_l0", 4), ("e_l0", 4)]:
+        tensors |= weights(rng, prefix, gates * 17, 17 if tensors else 9, 17)
+    tensors |= weights(rng, "f_l0", 48, 17, 7, 12)
+    more = {"d.weight_ch_l0": (68, 17), "e.weight_ch_l0": 51, "e.ln_cell_l0.weight": 17}
+    more |= {f"e.ln_{x}_l0.weight": 68 for x in ("ih", "hh")}
+    tensors |= {name: rng.uniform(-0.3, 0.3, s).astype("f") for name, s in more.items()}
+    return layers, tensors
+
+
+@pytest.fixture(scope="module", params=[plain, options], ids=["plain", "options"])
+def model(request):
+    layers, tensors = request.param(np.random.default_rng(3))
+    return clstm.from_state_dict(tensors, layers=layers)
 
 
 @pytest.fixture(scope="module")
