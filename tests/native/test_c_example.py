@@ -99,7 +99,8 @@ def test_header_is_clean(compiler, language, tmp_path):
 
 
 def test_no_global_state_and_nothing_public_but_clstm(builder):
-    """csrc alone: its public names begin with clstm_, and nothing of it can be written to."""
+    """csrc alone: its public names begin with clstm_, and nothing of it can be written to but a
+    count of forks."""
     objdump = need(found("objdump"), "objdump")
     seen = 0
     for job in builder.start(()):
@@ -109,7 +110,7 @@ def test_no_global_state_and_nothing_public_but_clstm(builder):
         ):
             seen += 1
             assert "g" not in flags or section == "*UND*" or name.startswith("clstm_"), name
-            assert section not in (".data", ".bss", "*COM*") or name == section, (
-                f"{name} can be written to"
-            )
+            # team.c alone counts forks, which a process has in common
+            shared = name == section or re.match(r"(forks|once)\b", name)
+            assert section not in (".data", ".bss", "*COM*") or shared, f"{name} can be written to"
     assert seen > 100
