@@ -187,8 +187,10 @@ def from_torch(module: Any, example: Any = None, **options: Any) -> Model:
     if example is not None:
         from .trace import trace
 
-        traced, weights = trace(module, example)
-        return from_state_dict(weights, layers=traced, **options)
+        traced, weights, check = trace(module, example)
+        model = from_state_dict(weights, layers=traced, **options)
+        check(model)
+        return model
     layers: list[nn.Layer] = []
     tensors: dict[str, Any] = {}
     _collect(module, "", layers, tensors)

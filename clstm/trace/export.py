@@ -99,14 +99,15 @@ class _Side:
     constants: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
 
-def export(module: Any, example: Any, known: Container[str]) -> Program:
-    """Both exports, put together; known: operations to leave as they are. Raises
-    UnsupportedError."""
+def export(module: Any, example: Any, known: Container[str]) -> tuple[Program, list[Any], Any]:
+    """Both exports, put together; and the leaves and the form of the example. known: operations
+    to leave as they are. Raises UnsupportedError."""
     torch = importlib.import_module("torch")
     module = getattr(module, "_orig_mod", module)  # of torch.compile
     args, kwargs = _arguments(torch, example)
-    with _evaluation(torch, module):
-        return _at_two_lengths(torch, module, args, kwargs, known)
+    with evaluation(torch, module):
+        program = _at_two_lengths(torch, module, args, kwargs, known)
+    return program, *torch.utils._pytree.tree_flatten((args, kwargs))
 
 
 def _arguments(torch: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -119,18 +120,25 @@ def _arguments(torch: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any
     if not any(isinstance(x, torch.Tensor) for x in leaves):
         raise TypeError("example: expected a tensor, a tuple of them, or a dict of keyword "
                         f"arguments, got {type(example).__name__}")  # fmt: skip
+    if not all(x.numel() for x in leaves if isinstance(x, torch.Tensor)):
+        raise ValueError("example: a tensor without elements; give one of a usual size")
     return args, kwargs
 
 
 def _tensor_of(torch: Any) -> Any:
+    """NumPy's arrays as tensors, its double numbers in the type that modules have."""
+
     def convert(x: Any) -> Any:
-        return torch.as_tensor(x) if hasattr(x, "__array_interface__") else x
+        if not hasattr(x, "__array_interface__"):
+            return x
+        tensor = torch.as_tensor(x)
+        return tensor.float() if tensor.is_floating_point() else tensor
 
     return convert
 
 
 @contextlib.contextmanager
-def _evaluation(torch: Any, module: Any) -> Iterator[None]:
+def evaluation(torch: Any, module: Any) -> Iterator[None]:
     """The module in evaluation, and everything as it was afterwards."""
     before = [(m, dict(m.__dict__), {k: dict(v) for k, v in m.__dict__.items() if type(v) is dict})
               for m in module.modules()]  # fmt: skip
