@@ -29,14 +29,17 @@ INLINE void one_row(const int P, const int G, vf *total, const float *const *w, 
     }
 }
 
-/* total[r] += the products of R rows with V vectors of every gate, one block of inputs. */
+/* total[r] += the products of R rows with V vectors of every gate, one block of inputs. Weights
+ * larger than L2 come too late by the hardware's own prefetching, so that the sums would wait for
+ * them: each k fetches one line of `soon`. */
 INLINE void some_rows(const int R, const int G, const int V, const float *w, size_t n_k,
-                      const float *const *x, size_t at, float *const *total)
+                      const float *const *x, size_t at, float *const *total, uintptr_t soon)
 {
     vf sum[ROWS][GATES_MAX * NV];
     UNROLL for (int r = 0; r < R; r++) UNROLL
         for (int i = 0; i < G * V; i++) sum[r][i] = v_all(0.0f);
     UNROLL_4 for (size_t k = 0; k < n_k; k++) {
+        if (R > 3) PREFETCH(soon + k * G * UNITS * sizeof *w);
         /* What is held while the other runs: the weights, where registers are many. */
 #if HOLD_WEIGHTS
         vf weight[GATES_MAX * NV];
@@ -77,6 +80,9 @@ INLINE void many_rows_of(const int G, const float *w, size_t n_k, size_t n, cons
         const size_t count = n_k - first < K_BLOCK ? n_k - first : K_BLOCK;
         for (size_t r = 0; r < n;) {
             const size_t left = n - r;
+            /* The first G groups of rows fetch one of the lines of each k. */
+            const uintptr_t soon =
+                (uintptr_t)w + ((first + 4 * K_BLOCK) * G + r / ROWS % G) * UNITS * sizeof *w;
             for (int v = 0; v < NV; v += V) {
                 const float *weight = w + first * G * UNITS + v * LANES;
                 float *t[ROWS];
@@ -84,7 +90,7 @@ INLINE void many_rows_of(const int G, const float *w, size_t n_k, size_t n, cons
                 for (size_t i = 0; i < rows; i++) t[i] = total[r + i] + v * LANES;
                 switch (rows) {
 #define CASE(R)                                                                                    \
-    case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t); break
+    case R: some_rows(R, G, V, weight, count, x + r, first, (float *const *)t, soon); break
                     CASE(1);
                     CASE(2);
                     CASE(3);

@@ -37,6 +37,9 @@
 #pragma GCC optimize("-ffp-contract=off")
 #endif
 
+/* Into L2; any address at all. */
+#define PREFETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
+
 /* Loops over registers must vanish, or the registers become memory. Plain C has no vectors to
  * keep there, and would only grow tenfold. */
 #define INLINE static inline __attribute__((always_inline))
