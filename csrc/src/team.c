@@ -85,7 +85,8 @@ static void take(struct team *t, size_t i, unsigned number)
 /* The next job's number, or the old one when the team stops. */
 static unsigned await(struct team *t, unsigned number)
 {
-    for (int i = 0; i < SPINS; i++) {
+    /* Not counted while a job runs: who comes late to one is to be there for the next. */
+    for (int i = 0; i < SPINS; i += !atomic_load_explicit(&t->busy, memory_order_relaxed)) {
         const unsigned now = atomic_load_explicit(&t->number, memory_order_acquire);
         if (now != number) return now;
         pause_();
