@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
 
-.PHONY: demo test test-long test-arm check format bench fuzz clean
+.PHONY: demo test test-long test-arm check format bench baselines clean
 
 $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
 
@@ -20,6 +20,8 @@ check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-for
 
 format: ; $(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(C_FILES)
 
-bench: ; $(BIN)/python benchmarks/step.py
+bench: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[bench]" && $(BIN)/python benchmarks/suite.py
+
+baselines: ; $(BIN)/python tests/native/counts.py
 
 clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks share: cases, contestants, turns, limits of the machine, reports."""

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""The step from C: builds ../c_step.c with the core, as csrc/README.md says, and runs it on
+models that are written here."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import clstm
+from clstm import nn
+
+from .case import Case
+
+ROOT = Path(__file__).resolve().parents[2]
+# Beside the steps of the suite: with those, the shapes for which figures of RTNeural's
+# compile-time templates are known.
+CASES = [Case("step", "LSTM", 1, 16)]
+
+
+class Program:
+    """c_step, built in a folder of its own that goes with it."""
+
+    def __init__(self, cc: str = "cc"):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "c_step"
+        core = [*glob.glob(f"{ROOT}/csrc/src/*.c"), *glob.glob(f"{ROOT}/csrc/src/kernels/*.c")]
+        files = [*core, str(ROOT / "benchmarks" / "c_step.c"), "-o", str(self.path)]
+        command = [cc, "-O2", f"-I{ROOT}/csrc/include", *files, "-lm", "-ldl", "-pthread"]
+        subprocess.run(command, check=True, timeout=300)
+
+    def measure(self, case: Case, kernel: str) -> dict[str, Any]:
+        """What c_step prints of this case."""
+        model = clstm.from_state_dict(case.weights(), layers=[getattr(nn, case.kind)()])
+        path = Path(self.folder.name) / f"{case.kind} I{case.n_in} H{case.hidden}.clstm"
+        model.save(path)
+        done = subprocess.run(
+            [str(self.path), str(path)],
+            env=os.environ | {"CLSTM_KERNEL": kernel},
+            check=True, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        path.unlink()
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+def build() -> Program | None:
+    """None where there is no compiler."""
+    try:
+        return Program()
+    except (OSError, subprocess.SubprocessError):
+        return None
