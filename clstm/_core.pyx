@@ -166,7 +166,7 @@ cdef class Model:
 
     @property
     def streamable(self):
-        """False for a model with a bidirectional layer."""
+        """False for a model with a layer that goes against time, bidirectional or reverse."""
         return bool(capi.clstm_streamable(self.handle))
 
     def sequence(self, x, y, lengths, state, bint given, size_t n_steps, size_t n_batch,
@@ -209,7 +209,8 @@ cdef class Stream:
 
     def __cinit__(self, Model model not None):
         if not model.streamable:
-            raise UnsupportedError("a bidirectional layer needs the whole sequence: call the model")
+            raise UnsupportedError(
+                "a layer that goes against time needs the whole sequence: call the model")
         self.model = model
         self.steps = 0
         if capi.clstm_stream_create(model.handle, &self.handle) != capi.CLSTM_OK:

@@ -84,7 +84,12 @@ def image_of(weights: Weights, layers: Sequence[nn.Layer] | None, strict: bool) 
     tensors = dict(weights.tensors)
     check = tensors.pop("clstm.check.x", None), tensors.pop("clstm.check.y", None)
     found = program.layers_from_json(weights.metadata["clstm.layers"], weights.name)
-    records, input_size = program.bind(found, tensors, strict=True)
+    try:
+        records, input_size = program.bind(found, tensors, strict=True)
+    except (ModelFormatError, UnsupportedError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ModelFormatError(f"{weights.name}: layers in its metadata: {error}") from None
     if (check[0] is None) != (check[1] is None):
         raise ModelFormatError("half a certificate")
     image = Image(records, input_size)
@@ -119,11 +124,27 @@ def from_state_dict(
     """Make a model of a state dict: names to NumPy arrays, or to anything with
     ``detach().cpu().numpy()`` or ``__array__``; bfloat16 torch tensors included. The options
     are those of :func:`load`."""
+    _refuse_unknown("from_state_dict", options)
     options.pop("max_bytes", None)
     if not isinstance(mapping, Mapping):
         raise TypeError(f"expected a state dict, got {type(mapping).__name__}")
     tensors = {str(name): _tensor(str(name), value) for name, value in mapping.items()}
     return build(_image(tensors, layers, strict), **options)
+
+
+_OPTIONS_OF_BUILD = ("gemm", "kernel", "max_bytes", "precision", "threads")
+_MOST_THREADS = 256  # csrc/src/model.c has the same
+
+
+def _refuse_unknown(function: str, options: Mapping[str, Any], *more: str) -> None:
+    """Options that a public function has not, by its own name."""
+    known = (*more, *_OPTIONS_OF_BUILD)
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{function}() has no option {name}=; those beside its arguments are "
+                f"{', '.join(known)}"
+            )
 
 
 def _tensor(name: str, value: Any) -> np.ndarray:
@@ -146,11 +167,13 @@ def build(
     """The model of an image, packed by the core."""
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads={threads!r}: expected an integer from 1 on")
+    if threads > _MOST_THREADS:
+        raise ValueError(f"threads={threads}: at most {_MOST_THREADS}")
     word = gemm if gemm is not None else os.environ.get("CLSTM_GEMM")
     return Model(
         write_image(image),
         precision=precision,
-        threads=min(threads, 2**30),
+        threads=threads,
         gemm=gemm,
         kernel=kernel,
         blas="\n".join(numpy_blas()) if word == "blas" else None,
@@ -184,6 +207,7 @@ def from_torch(module: Any, example: Any = None, **options: Any) -> Model:
     returns, torch is not needed. example: an input of the module, or a tuple of its inputs;
     with it any module whose ``forward`` ``torch.export`` can trace is taken. The options are
     those of :func:`load`."""
+    _refuse_unknown("from_torch", options, "strict")
     if example is not None:
         from .trace import trace
 

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from . import _packed, _several, _stream, nn, program
+from . import _certificate, _packed, _several, _stream, nn, program
 from ._core import Model as CoreModel
 from ._core import Stream
 from .errors import ModelFormatError, ShapeError
 from .formats.budget import Budget
 from .formats.container import Image, read_image, write_image
 
-CHECK_ROWS = 256  # of a certificate; csrc/src/certificate.c has the same
 _CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
 class Model(CoreModel):
     """Packed weights and a list of layers. Immutable; shared by any number of threads and
-    streams. Made by :func:`clstm.load` and its siblings."""
+    streams. Made by :func:`clstm.load` and its siblings. It pickles without kernel, gemm and
+    threads, for the other machine may be another: there they are chosen anew, one thread."""
 
     def __init__(self, image: bytes, **options: Any) -> None:
         self._image = image  # logical weights, for saving and pickling; packed ones are in the core
@@ -242,12 +242,14 @@ class Model(CoreModel):
         ``.safetensors`` with the layers in its metadata.
 
         check: (x, y), an input of ``m(x)`` and its expected output, as another engine gave it,
-        say. At most 256 rows of it (T * B) are stored, and every later load recomputes them.
-        The file appears whole or not at all.
+        say; of several outputs a tuple. Where the model gives other numbers, ValueError, and no
+        file. At most 256 rows of it (T * B) are stored, with outputs of the last step those of
+        the steps before it too, and every later load recomputes them. The file appears whole
+        or not at all.
         """
         image = Image(self._records, self.n_input, self._parsed.check)
         if check is not None:
-            image.check = self._certificate(*check)
+            image.check = _certificate.certificate(self, check)
         target = Path(path)
         if target.suffix == ".clstm":
             data = write_image(image)
@@ -257,32 +259,8 @@ class Model(CoreModel):
             raise ValueError(f"{target}: expected a name that ends in .clstm or .safetensors")
         _write(target, data)
 
-    def _certificate(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """x (T, B, I) or (T, B), y (T, B, O), cut to CHECK_ROWS rows."""
-        if isinstance(y, tuple) and len(y) == len(self.outputs.widths) > 1:
-            y = np.concatenate([_stream.real(part, "y") for part in y], axis=-1)
-        array, expected = self._input(x), _stream.as_float32(_stream.real(y, "y"))
-        axes = array.ndim + (self.num_embeddings > 0)
-        if self._bare_cell:
-            array, expected, axes = array[None], expected[None], axes + 1
-        if axes == 2:
-            array, expected = array[:, None], expected[:, None]
-        elif self.batch_first:
-            array, expected = array.swapaxes(0, 1), expected.swapaxes(0, 1)
-        want = (*array.shape[:2], self.n_output)
-        if expected.shape != want or (self.n_input and array.shape[2:] != (self.n_input,)):
-            steps = "; y holds every step of every output" if any(self.outputs.last) else ""
-            raise ShapeError(
-                f"check: x {np.shape(x)} and y {np.shape(y)} do not fit this model{steps}"
-            )
-        if not array.size:
-            raise ShapeError("check: x is empty")
-        if array.shape[1] > CHECK_ROWS or (not self.streamable and want[0] * want[1] > CHECK_ROWS):
-            raise ValueError(f"check: at most {CHECK_ROWS} rows (T * B) are stored")
-        n_steps = CHECK_ROWS // array.shape[1]
-        return np.ascontiguousarray(array[:n_steps]), np.ascontiguousarray(expected[:n_steps])
-
     def __reduce__(self) -> Any:
+        """Layers and weights; what depends on the machine is chosen where it is unpickled."""
         return Model, (self._image,)
 
 
@@ -321,8 +299,8 @@ def _shown(layer: nn.Layer, record: Any) -> str:
 def _words(layer: nn.Layer) -> str:
     """The names of the options that change what a recurrent layer computes."""
     plain = {"prefix", "batch_first", "h0", "c0"}
-    words = [f"{k}={v}" if isinstance(v, str) else k for k, v in layer.options().items()
-             if k not in plain]  # fmt: skip
+    words = [f"{k}={v}" if isinstance(v, str) or v is False else k
+             for k, v in layer.options().items() if k not in plain]  # fmt: skip
     return "".join(f" {word}" for word in words)
 
 

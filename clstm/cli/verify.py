@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,21 @@ def _against(model: Model, known: Weights, rtol: float, atol: float) -> Comparis
         if known.kind != "npz":
             check = image_of(known, None, strict=True).check if is_ours(known) else None
             return _certificate(model, check, known.name, rtol, atol)
-        return compare(*_outputs(model, known.tensors), rtol, atol)
+        return _worst(compare(*pair, rtol, atol) for pair in _outputs(model, known.tensors))
+
+
+def _worst(found: Iterable[Comparison]) -> Comparison:
+    """Of all outputs together; the place is that of the worst, behind the output's number."""
+    results = list(found)
+    if len(results) == 1:
+        return results[0]
+    n, worst = max(enumerate(results), key=lambda item: (item[1].wrong > 0, item[1].error))
+    return dataclasses.replace(
+        worst,
+        count=sum(result.count for result in results),
+        wrong=sum(result.wrong for result in results),
+        index=(n, *worst.index),
+    )
 
 
 def _certificate(
@@ -52,19 +67,23 @@ def _certificate(
     return compare(run_certificate(model, x, y), y, rtol, atol)
 
 
-def _outputs(model: Model, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """What the model makes of x, and y."""
-    missing = sorted({"x", "y"} - arrays.keys())
+def _outputs(
+    model: Model, arrays: dict[str, np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """What the model makes of x, and y; or each output and its own y0, y1, ..."""
+    mixed = len(set(model.outputs.last)) > 1  # of several steps and of one: no array holds both
+    names = [f"y{n}" for n in range(len(model.outputs.widths))] if mixed else ["y"]
+    wanted = _ARRAYS if not mixed else f"{_ARRAYS}; of this model {', '.join(names)} in place of y"
+    missing = sorted({"x", *names} - arrays.keys())
     if missing:
-        raise ModelFormatError(f"{_ARRAYS}; it has no {missing[0]}")
-    surplus = sorted(arrays.keys() - {"x", "y", "h0", "c0"})
+        raise ModelFormatError(f"{wanted}; it has no {missing[0]}")
+    surplus = sorted(arrays.keys() - {"x", "h0", "c0", *names})
     if surplus:
-        raise ModelFormatError(f"{_ARRAYS}, not {surplus[0]}")
+        raise ModelFormatError(f"{wanted}, not {surplus[0]}")
     returned = model(arrays["x"], _state(model, arrays))
     got = returned[0] if isinstance(returned, tuple) else returned  # the h of a bare cell
-    if isinstance(got, tuple) and len({part.ndim for part in got}) > 1:
-        raise ShapeError("y: outputs of every step and of the last one do not fit one array")
-    return side_by_side(got), real(arrays["y"], "y")
+    outputs = got if mixed else [side_by_side(got)]
+    return [(a, real(arrays[name], name)) for a, name in zip(outputs, names, strict=True)]
 
 
 def _state(model: Model, arrays: dict[str, np.ndarray]) -> Any:

@@ -64,13 +64,38 @@ def from_gates(
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"layout={layout!r}: expected one of {', '.join(_LAYOUTS)}")
+    if order is not None and not isinstance(order, str):
+        raise TypeError(f'order={order!r}: expected the letters of the gates, say "ifgo"')
+    if not isinstance(gates, Mapping | list | tuple):
+        raise TypeError(
+            f"gates: expected arrays by name, or a list of such, got {type(gates).__name__}"
+        )
     layers = [gates] if isinstance(gates, Mapping) else list(gates)
     found: dict[str, Array] = {}
+    kinds: list[str] = []
     for k, layer in enumerate(layers):
         if not isinstance(layer, Mapping):
             raise TypeError(f"gates: expected arrays by name, got {type(layer).__name__}")
         parts = _parse(layer, layout, order)
-        found |= {f"{name}_l{k}": a for name, a in _assemble(parts, layout, transposed).items()}
+        tensors = _assemble(parts, layout, transposed)
+        kinds.append(_kind(parts))
+        if kinds[k] != kinds[0]:
+            raise ModelFormatError(
+                f"gates: layer {k + 1} is {kinds[k]}, the first {kinds[0]}; one kind goes in one "
+                "list"
+            )
+        before, width = found.get(f"weight_hh_l{k - 1}"), tensors["weight_ih"].shape[1]
+        if before is not None and before.shape != tensors["weight_hh"].shape:
+            raise ModelFormatError(
+                f"gates: layer {k + 1} has {tensors['weight_hh'].shape[1]} units, the one before "
+                f"{before.shape[1]}; layers of one list have as many"
+            )
+        if before is not None and before.shape[1] != width:
+            raise ModelFormatError(
+                f"gates: layer {k + 1} takes {width} features, the one before gives "
+                f"{before.shape[1]}"
+            )
+        found |= {f"{name}_l{k}": a for name, a in tensors.items()}
     if not found:
         raise ModelFormatError("gates: there are none")
     return found
@@ -239,6 +264,16 @@ def _gates(parts: _Parts) -> list[str]:
         f"gates: found {', '.join(sorted(there))}; expected i, f, g (or c), o of an LSTM, "
         "r, z, n (or h) of a GRU, or h of an RNN"
     )
+
+
+def _kind(parts: _Parts) -> str:
+    """In words, of gates that _gates has found to be one of the kinds."""
+    gates = set(_gates(parts))
+    if gates == {"h"}:
+        return "an RNN"
+    if "r" in gates:
+        return "a GRU"
+    return "an LSTM" if {"i", "f"} <= gates else f"an LSTM without {'f' if 'i' in gates else 'i'}"
 
 
 def _all_of(parts: _Parts, what: str, gates: list[str]) -> list[Array]:

@@ -25,6 +25,11 @@ class Layer:
     # What takes part in equality, files and fingerprints; checked sizes do not.
     checked: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self) -> None:
+        prefix = getattr(self, "prefix", "")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix={prefix!r}: expected text, the start of its tensors' names")
+
     def options(self) -> dict[str, Any]:
         """Every option that differs from its default, by name; sizes that only check left out."""
         return {
@@ -41,11 +46,3 @@ class Layer:
             for name, value in options.items()
         ]
         return f"{type(self).__name__}({', '.join(prefix + words)})"
-
-
-def whole(layer: Layer, name: str) -> int:
-    """An option that must be a whole number from 0 on."""
-    value = getattr(layer, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name}={value!r}: expected a whole number from 0 on")
-    return value

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ._base import Layer, Tensor
+from ._options import (
+    fault,
+    number,
+    plain,
+    put,
+    put_finite,
+    put_flag,
+    put_positive,
+    single,
+)
 
 # A gate's function: its name, alpha and beta; names and defaults are ONNX's
 # (https://onnx.ai/onnx/operators/onnx__LSTM.html), and HardTanh between alpha and beta.
@@ -40,8 +51,8 @@ def _activations(given: Any, per_direction: int, directions: int) -> tuple[Activ
     for item in given:
         name, *numbers = item if isinstance(item, list | tuple) and item else [item]
         word = _ACTIVATION.get(str(name).replace("_", "").lower())
-        plain = all(n is None or isinstance(n, int | float) for n in numbers)
-        if word is None or len(numbers) > 2 or not plain:
+        given_numbers = all(n is None or number(n) is not None for n in numbers)
+        if word is None or len(numbers) > 2 or not given_numbers:
             raise ValueError(
                 f"activations: {item!r}; expected (name, alpha, beta), a name of "
                 f"{', '.join(ACTIVATIONS)}"
@@ -51,6 +62,10 @@ def _activations(given: Any, per_direction: int, directions: int) -> tuple[Activ
             default if n is None else float(n)
             for n, default in zip(numbers, ACTIVATIONS[word], strict=True)
         )
+        finite = math.isfinite(single(alpha)) and math.isfinite(single(beta))
+        if not finite or (word == "HardTanh" and alpha > beta):
+            order = " with alpha <= beta" if word == "HardTanh" else ""
+            raise ValueError(f"activations: {item!r}: expected finite float32 numbers{order}")
         found.append((word, alpha, beta))
     if len(found) not in {per_direction, directions * per_direction}:
         twice = ", or twice as many for two directions" if directions > 1 else ""
@@ -60,26 +75,18 @@ def _activations(given: Any, per_direction: int, directions: int) -> tuple[Activ
 
 def _check(layer: Layer, n_functions: int) -> None:
     """What the options of all kinds have in common."""
-    _one_of(layer, "batch_first", False, True)
-    _positive(layer, "clip", "cell_clip", "proj_clip")
+    put_flag(layer, *(n for n in ("batch_first", "reverse") if hasattr(layer, n)))
+    put_positive(layer, "clip", "cell_clip", "proj_clip")
     given = getattr(layer, "activations", None)
     if given is not None:
         directions = 2 if hasattr(layer, "batch_first") else 1
         object.__setattr__(layer, "activations", _activations(given, n_functions, directions))
 
 
-def _positive(layer: Layer, *names: str) -> None:
-    for name in names:
-        value = getattr(layer, name, None)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value < float("inf")):
-            raise ValueError(f"{name}={value!r}: expected a positive number or None")
-
-
 def _one_of(layer: Layer, name: str, *words: Any) -> None:
-    if getattr(layer, name, words[0]) not in words:
-        expected = ", ".join(repr(word) for word in words)
-        raise ValueError(f"{name}={getattr(layer, name)!r}: expected one of {expected}")
+    value = plain(getattr(layer, name))
+    if value not in words:
+        raise fault(name, value, f"one of {', '.join(repr(word) for word in words)}")
 
 
 # A class's fields stand in the order of its bases from the last to the first: prefix, what only
@@ -110,13 +117,16 @@ def _layer_norm(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict) or not given.keys() <= _LAYER_NORM.keys():
         raise ValueError(f"layer_norm={given!r}: expected a dict of {', '.join(_LAYER_NORM)}")
     options = _LAYER_NORM | given
+    options = {name: plain(value) for name, value in options.items()}
     for name in ("per_gate", "separate"):
         if not isinstance(options[name], bool):
             raise ValueError(f"layer_norm: {name}={options[name]!r}: expected True or False")
     if options["cell"] not in (False, True, "stored"):
         raise ValueError(f'layer_norm: cell={options["cell"]!r}: expected True, False or "stored"')
-    if not isinstance(options["eps"], int | float) or not 0 <= options["eps"] < float("inf"):
+    eps = number(options["eps"])
+    if eps is None or not 0 <= single(eps) < math.inf:
         raise ValueError(f"layer_norm: eps={options['eps']!r}: expected a number from 0 on")
+    options["eps"] = eps
     return options
 
 
@@ -143,22 +153,28 @@ class _LSTMOptions(_Recurrent):
     checked: ClassVar[tuple[str, ...]] = _SIZES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self, 3)
         _one_of(self, "peephole", None, "diagonal", "full")
         _one_of(self, "output_peephole", "old", "new")
         _one_of(self, "coupled", None, "f=1-i", "i=1-f")
-        _one_of(self, "cell_clip_stored", False, True)
+        put_flag(self, "cell_clip_stored")
+        if self.cell_clip_stored and self.cell_clip is None:
+            raise ValueError("cell_clip_stored=True: expected a cell_clip, which it is about")
         if self.output_peephole == "new" and self.peephole != "full":
             raise ValueError('output_peephole="new" is for peephole="full"; diagonal always is')
-        b = self.forget_bias
-        if not isinstance(b, int | float) or isinstance(b, bool) or b != b:
-            raise ValueError(f"forget_bias={b!r}: expected a number")
+        put_finite(self, "forget_bias")
+        if self.coupled == "f=1-i" and self.forget_bias:
+            raise ValueError(
+                f'forget_bias={self.forget_bias!r}: with coupled="f=1-i" there is no f to add to'
+            )
         if self.zoneout is not None:
-            p = self.zoneout
-            pair = isinstance(p, list | tuple) and len(p) == 2
-            if not pair or not all(isinstance(n, int | float) and 0 <= n <= 1 for n in p):
-                raise ValueError(f"zoneout={p!r}: expected (p_h, p_c) of 0 ... 1")
-            object.__setattr__(self, "zoneout", (float(p[0]), float(p[1])))
+            pair = plain(self.zoneout)
+            items = pair if isinstance(pair, list | tuple) else []
+            p = [float(n) for item in items if (n := number(item)) is not None and 0 <= n <= 1]
+            if len(p) != 2 or len(items) != 2:
+                raise fault("zoneout", self.zoneout, "(p_h, p_c) of 0 ... 1")
+            put(self, "zoneout", (p[0], p[1]))
         if self.layer_norm is not None:
             object.__setattr__(self, "layer_norm", _layer_norm(self.layer_norm))
 
@@ -223,8 +239,9 @@ class _GRUOptions(_Recurrent):
     checked: ClassVar[tuple[str, ...]] = _SIZES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self, 2)
-        _one_of(self, "linear_before_reset", False, True)
+        put_flag(self, "linear_before_reset")
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,6 +293,7 @@ class _RNNOptions(_RNNFirst):
     checked: ClassVar[tuple[str, ...]] = _SIZES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self, 1)
         _one_of(self, "nonlinearity", "tanh", "relu")
 

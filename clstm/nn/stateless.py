@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._base import Layer, Number, whole
+from ._base import Layer, Number
+from ._options import fault, number, put_eps, put_number, put_whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +41,10 @@ class LayerNorm(Layer):
     normalized_shape: int | tuple[int] | None = None
     checked: ClassVar[tuple[str, ...]] = ("normalized_shape",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        put_eps(self)
+
 
 @dataclass(frozen=True, repr=False)
 class BatchNorm1d(Layer):
@@ -50,6 +55,10 @@ class BatchNorm1d(Layer):
     eps: float = 1e-5
     num_features: int | None = None
     checked: ClassVar[tuple[str, ...]] = ("num_features",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        put_eps(self)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +78,12 @@ class Dropout(Layer):
 
     p: float = 0.5
 
+    def __post_init__(self) -> None:
+        p = number(self.p)
+        if p is None or not 0 <= p <= 1:
+            raise fault("p", self.p, "a number of 0 ... 1")
+        put_number(self, "p")
+
 
 @dataclass(frozen=True, repr=False)
 class Identity(Layer):
@@ -80,7 +95,7 @@ class Identity(Layer):
 
     def __post_init__(self) -> None:
         if self.input is not None:
-            whole(self, "input")
+            put_whole(self, "input")
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,6 +114,9 @@ class LeakyReLU(Layer):
 
     negative_slope: float = 0.01
 
+    def __post_init__(self) -> None:
+        put_number(self, "negative_slope")
+
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
@@ -115,6 +133,9 @@ class ELU(Layer):
 
     alpha: float = 1.0
 
+    def __post_init__(self) -> None:
+        put_number(self, "alpha")
+
 
 @dataclass(frozen=True, repr=False)
 class Tanh(Layer):
@@ -127,6 +148,9 @@ class Hardtanh(Layer):
 
     min_val: float = -1.0
     max_val: float = 1.0
+
+    def __post_init__(self) -> None:
+        put_number(self, "min_val", "max_val")
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,6 +180,9 @@ class Softplus(Layer):
 
     beta: float = 1.0
     threshold: float = 20.0
+
+    def __post_init__(self) -> None:
+        put_number(self, "beta", "threshold")
 
 
 @dataclass(frozen=True, repr=False)

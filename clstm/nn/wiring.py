@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._base import Layer, whole
+from ._base import Layer
+from ._options import fault, index, plain, put, put_whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,10 +18,11 @@ class _Several(Layer):
     inputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        given = self.inputs
-        if not isinstance(given, list | tuple) or any(type(n) is not int for n in given):
-            raise ValueError(f"inputs={given!r}: expected numbers of values, say (1, 2)")
-        object.__setattr__(self, "inputs", tuple(given))
+        given = plain(self.inputs)
+        found = [index(n) for n in given] if isinstance(given, list | tuple) else [None]
+        if None in found:
+            raise fault("inputs", self.inputs, "numbers of values, say (1, 2)")
+        put(self, "inputs", tuple(found))
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,8 +48,8 @@ class Slice(Layer):
     stop: int = 0
 
     def __post_init__(self) -> None:
-        whole(self, "start")
-        whole(self, "stop")
+        put_whole(self, "start")
+        put_whole(self, "stop")
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +62,8 @@ class Output(_Several):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.last, list | tuple):
-            raise ValueError(f"last={self.last!r}: expected True or False of each output")
-        object.__setattr__(self, "last", tuple(bool(flag) for flag in self.last))
+        given = plain(self.last)
+        flags = [plain(flag) for flag in given] if isinstance(given, list | tuple) else [None]
+        if not all(isinstance(flag, bool) for flag in flags):
+            raise fault("last", self.last, "True or False of each output")
+        put(self, "last", tuple(flags))

@@ -199,7 +199,13 @@ def _widths(record: Record) -> tuple[int | None, int | None]:
 
 def layers_of(records: Sequence[Record]) -> list[nn.Layer]:
     """The descriptions that the records came from, sizes filled in where they are checked."""
-    return [_layer_of(record, index) for index, record in enumerate(records)]
+    found = []
+    for index, record in enumerate(records):
+        try:
+            found.append(_layer_of(record, index))
+        except ValueError as error:
+            raise ModelFormatError(f"layer {index + 1}: {error}") from None
+    return found
 
 
 def _layer_of(r: Record, index: int) -> nn.Layer:

@@ -43,7 +43,7 @@ from .kinds import (
     RNN,
     directions,
 )
-from .tensors import Arrays, Tensors, as_array, checked, dotted
+from .tensors import Arrays, Tensors, checked, dotted, numbers_of
 
 Layer: TypeAlias = nn.LSTM | nn.LSTMCell | nn.GRU | nn.GRUCell | nn.RNN | nn.RNNCell
 
@@ -172,9 +172,8 @@ def _check_kind(t: Tensors, name: str, kind: int, n_gates: int, projected: bool)
     elif kind == LSTM and ratio == 4:
         looks += " whose gates are not coupled"
     times = f"{ratio} times as many rows as columns" if ratio > 1 else "as many rows as columns"
-    raise ModelFormatError(
-        f"{name} has {times}: {looks}; expected {n_gates} times as many, found shape {shape}"
-    )
+    wanted = f"{n_gates} times as many" if n_gates > 1 else "as many"
+    raise ModelFormatError(f"{name} has {times}: {looks}; expected {wanted}, found shape {shape}")
 
 
 def _check_rows(name: str, w: np.ndarray, layer: nn.Layer, n_gates: int, hidden: int) -> None:
@@ -294,12 +293,13 @@ def _initial(
             continue
         if isinstance(given, str):
             name = given if given in t.all else f"{p}{given}"
-            array = t.need(name)
+            array, shown = t.need(name), name
         else:
-            name, array = f"{p}{word}", as_array(given).astype("<f4")
+            name, array = f"{p}{word}", numbers_of(given, f"{layer!r}: {word}")
+            shown = name if layer.prefix else word  # the prefix is one made up here
         if array.size != n_cells * size or size not in array.shape[-1:]:
             raise ModelFormatError(
-                f"{name}: expected shape ({n_cells}, {size}), found {array.shape}"
+                f"{shown}: expected shape ({n_cells}, {size}), found {array.shape}"
             )
         into[name] = np.ascontiguousarray(array.reshape(n_cells, size))
         flags |= flag

@@ -9,7 +9,7 @@ from .. import nn
 from ..errors import ModelFormatError
 from ..formats.container import Record
 from .kinds import AFFINE, BATCH_NORM, BIAS, EMBEDDING, LAYER_NORM, LINEAR, PRELU, WEIGHT
-from .tensors import Tensors, as_array, checked, dotted
+from .tensors import Tensors, checked, dotted, numbers_of
 
 
 def bind_linear(layer: nn.Linear, t: Tensors, width: int | None, index: int) -> Record:
@@ -76,7 +76,7 @@ def bind_affine(layer: nn.Affine, t: Tensors, width: int | None, index: int) -> 
             )
             array = t.need(name)
         else:
-            name, array = f"{p}{word}", np.atleast_1d(as_array(given)).astype("<f4")
+            name, array = f"{p}{word}", np.atleast_1d(numbers_of(given, f"{layer!r}: {word}"))
         if array.ndim != 1 or (width is not None and array.size not in (1, width)):
             raise ModelFormatError(
                 f"{name}: expected shape ({width},) or (1,), found {array.shape}"

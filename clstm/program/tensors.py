@@ -52,6 +52,7 @@ class Tensors:
         )
         if not fits:
             expected = ", ".join("any" if m is None else str(m) for m in shape)
+            expected += "," * (len(shape) == 1)
             raise ModelFormatError(f"{name}: expected shape ({expected}), found {array.shape}")
         return array
 
@@ -77,7 +78,7 @@ def checked(layer: nn.Layer, **found: Any) -> None:
         if isinstance(given, tuple | list) and len(given) == 1:
             given = given[0]
         if given is not None and given != value:
-            raise ModelFormatError(f"{layer!r}: {name}={given}, but the tensors say {value}")
+            raise ModelFormatError(f"{layer!r}: {name}={given!r}, but the tensors say {value}")
 
 
 def unwrapped(
@@ -123,3 +124,15 @@ def as_array(value: Any) -> np.ndarray:
     if array.dtype == object:
         raise TypeError(f"expected an array, found {type(value).__name__}")
     return array
+
+
+def numbers_of(value: Any, name: str) -> np.ndarray:
+    """An option's array as float32; name: the layer and the option."""
+    try:
+        array = as_array(value)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ModelFormatError(f"{name}: expected an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise ModelFormatError(f"{name}: expected real numbers, found {array.dtype}")
+    with np.errstate(over="ignore"):
+        return array.astype("<f4")

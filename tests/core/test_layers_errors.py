@@ -67,13 +67,13 @@ REFUSED = {
     "no norm": (nn.LSTM(layer_norm={"separate": True}), made(nn.LSTM(layer_norm={})),
                 "ln_hh_l0.weight is missing"),
     "a short norm": (nn.LSTM(layer_norm={}), made(nn.LSTM(layer_norm={}))
-                     | {"ln_ih_l0.weight": zeros(4)}, "ln_ih_l0.weight", r"\(16\)", r"\(4,\)"),
+                     | {"ln_ih_l0.weight": zeros(4)}, "ln_ih_l0.weight", r"\(16,\)", r"\(4,\)"),
     "half the norms' biases": (nn.LSTM(layer_norm={"separate": True}),
                                made(nn.LSTM(layer_norm={"separate": True}))
                                | {"ln_ih_l0.bias": zeros(16)}, "ln_hh_l0.bias is missing"),
     "one bias": (nn.RNN(), {n: a for n, a in RNN.items() if n != "bias_hh_l0"},
                  "bias_hh_l0 is missing"),
-    "a bias too short": (nn.GRU(), GRU | {"bias_hh_l0": zeros(4)}, "bias_hh_l0", r"\(12\)"),
+    "a bias too short": (nn.GRU(), GRU | {"bias_hh_l0": zeros(4)}, "bias_hh_l0", r"\(12,\)"),
     "a GRU with a projection": (nn.GRU(), GRU | {"weight_hr_l0": zeros(2, 4)}, "weight_hr_l0",
                                 "projection"),
     "a projection's bias alone": (nn.LSTM(), LSTM | {"bias_hr_l0": zeros(2)}, "bias_hr_l0"),

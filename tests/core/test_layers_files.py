@@ -105,7 +105,7 @@ def test_no_two_options_have_one_fingerprint():
 
 @pytest.mark.parametrize("same", [
     (nn.LSTM(), nn.LSTM(activations=["Sigmoid", "Tanh", "Tanh"]), nn.LSTM(zoneout=(0, 0)),
-     nn.LSTM(cell_clip_stored=True), nn.LSTM(num_layers=1, bias=True)),
+     nn.LSTM(forget_bias=0), nn.LSTM(num_layers=1, bias=True)),
     (nn.RNN(), nn.RNN(activations="Tanh")),
     (nn.RNN("", "relu"), nn.RNN(activations=["relu"]), nn.RNN(activations=[("Relu", 0, 0)])),
     (nn.GRU(activations=["HardSigmoid", "Tanh"]),

@@ -41,10 +41,11 @@ def test_one_description_may_stand_alone():
     assert clstm.from_state_dict(tensors, layers=nn.LSTM()).input_size == 3
 
 
-def test_any_large_number_of_threads_is_unsupported():
+@pytest.mark.parametrize("threads", [257, 2**40, 2**70])
+def test_a_number_of_threads_that_is_too_large_is_named(threads):
     tensors = samples.lstm_tensors(samples.rng_of(0), 3, 4)
-    with pytest.raises(clstm.UnsupportedError):
-        clstm.from_state_dict(tensors, threads=2**40)
+    with pytest.raises(ValueError, match=f"threads={threads}: at most 256"):
+        clstm.from_state_dict(tensors, threads=threads)
 
 
 def test_saving_to_no_folder_names_it(tmp_path):

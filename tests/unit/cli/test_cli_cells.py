@@ -59,11 +59,22 @@ def test_a_bare_cell_is_verified_by_its_h(run: Cli, tmp_path: Path) -> None:
     assert run("verify", path, "--against", known).status == 0
 
 
-def test_outputs_of_two_ranks_are_no_array(run: Cli, gru: Path) -> None:
+def test_outputs_of_two_ranks_are_verified_one_by_one(run: Cli, gru: Path) -> None:
     known = gru.parent / "known.npz"
-    np.savez(known, x=X, y=X)
     layers = "[nn.GRU('g'), nn.Slice(0, 2), nn.Output((1, 2), (False, True))]"
-    fails(run("verify", gru, "--layers", layers, "--against", known), "last one")
+    model = clstm.load(gru, layers=[nn.GRU("g"), nn.Slice(0, 2), nn.Output((1, 2), (False, True))])
+    y0, y1 = model(X)[0]
+    args = [gru, "--layers", layers, "--against", known]
+    np.savez(known, x=X, y0=y0, y1=y1)
+    done = run("verify", *args)
+    assert done.status == 0 and f"{y0.size + y1.size} outputs agree" in done.out
+    y1[1] += 1
+    np.savez(known, x=X, y0=y0, y1=y1)
+    done = run("verify", *args)
+    assert done.status == 1 and f"1 of {y0.size + y1.size} outputs" in done.out
+    assert "output [1, 1] is" in done.out
+    np.savez(known, x=X, y=y0)
+    fails(run("verify", *args), "y0, y1 in place of y", "it has no y0")
 
 
 def test_info_says_which_option_a_tensor_asks_for(run: Cli, tmp_path: Path) -> None:

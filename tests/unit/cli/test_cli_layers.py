@@ -38,7 +38,8 @@ from clstm.cli.layers import parse_layers
             [nn.LSTM(layer_norm={"cell": "stored", "eps": 0.1}, zoneout=(0.1, 0))],
         ),
         (
-            "[nn.Add((0, 1)), nn.Slice(0, 2), nn.Identity(0), nn.Output((1, 2), last=(True, 0))]",
+            "[nn.Add((0, 1)), nn.Slice(0, 2), nn.Identity(0), "
+            "nn.Output((1, 2), last=(True, False))]",
             [nn.Add((0, 1)), nn.Slice(0, 2), nn.Identity(0), nn.Output((1, 2), (True, False))],
         ),
     ],
