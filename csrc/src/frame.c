@@ -51,9 +51,11 @@ void clstm_frame_carve(struct carver *c, const clstm_model *m, size_t max_rows, 
         } else slot.at = clstm_carve(c, max_rows, slot.stride * row);
         if (out->slot) out->slot[i] = slot;
     }
-    /* Totals are kept for as many rows as stay in the cache, but at least for one step. */
+    /* Totals are kept for as many rows as stay in the cache, but at least for one step; a frame
+     * that is one step has none, unless the BLAS makes them. */
     const size_t fit = n.sums ? Z_BYTES / (n.sums * row) : 1;
-    out->z_rows = larger(max_batch, fit < max_rows ? fit : max_rows);
+    if (max_rows > max_batch || m->blas.sgemm)
+        out->z_rows = larger(max_batch, fit < max_rows ? fit : max_rows);
     out->z = clstm_carve(c, out->z_rows, n.sums * row);
     for (int i = 0; i < 2; i++) out->layer[i] = clstm_carve(c, max_rows, n.layer * row);
     for (int i = 0; i < 2; i++) out->direction[i] = clstm_carve(c, max_rows, n.direction * row);

@@ -243,7 +243,8 @@ static clstm_status build(struct clstm_model *m, const struct weights *w, char *
     m->n_ops = w->header->n_ops;
     m->ops = clstm_arena_take(&m->memory, m->n_ops * sizeof *m->ops);
     m->widths = clstm_arena_take(&m->memory, (m->n_ops + 1) * sizeof *m->widths);
-    if (!m->ops || !m->widths) return CLSTM_NO_MEMORY;
+    m->turn = clstm_arena_take(&m->memory, sizeof *m->turn);
+    if (!m->ops || !m->widths || !m->turn) return CLSTM_NO_MEMORY;
     clstm_status status = clstm_weights_check(w, m->widths, err);
     for (size_t i = 0; status == CLSTM_OK && i < m->n_ops; i++) status = make_op(m, w, i);
     if (status == CLSTM_OK) status = make_initial(m, w);

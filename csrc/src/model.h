@@ -3,6 +3,8 @@
 #ifndef CLSTM_MODEL_H
 #define CLSTM_MODEL_H
 
+#include <stdatomic.h>
+
 #include "alloc.h"
 #include "cell.h"
 #include "clstm.h"
@@ -68,6 +70,7 @@ struct clstm_model {
     size_t state_size; /* floats, logical                                            */
     size_t state_row;  /* floats, padded                                             */
     float *initial;    /* [state_row]                                                */
+    atomic_uint *turn; /* of sequences: which way the next begins to read the weights        */
     size_t run_rows;   /* steps that a stream takes at once in clstm_run             */
     int against_time;  /* some direction needs the end of a sequence first */
 };

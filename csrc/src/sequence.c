@@ -125,6 +125,9 @@ clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
     carver = (struct carver){.memory = clstm_alloc_raw(carver.used)};
     if (!carver.memory) return CLSTM_NO_MEMORY;
     carve(&carver, m, b, steps, &work);
+    /* As a stream does from step to step; no bit depends on it. */
+    work.frame.turn =
+        atomic_fetch_add_explicit(m->turn, (unsigned)b->n_steps, memory_order_relaxed);
     const struct fpmode mode = fpmode_enter();
     run(m, b, steps, &work);
     fpmode_leave(mode);
