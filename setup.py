@@ -27,7 +27,7 @@ core = Extension(
         "-std=gnu11",
         "-ffp-contract=off",
         "-fvisibility=hidden",
-    ],  # fmt: skip
+    ],
     libraries=[] if sys.platform == "darwin" else ["m", "dl"],
 )
 setup(version=version[1], ext_modules=cythonize([core], build_dir="build"))

@@ -10,7 +10,7 @@ which order the features lie. What cannot be followed would mix rows, and is ref
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,11 @@ from .errors import UnsupportedError
 Array = NDArray[Any]
 
 ROW, FEATURE, LAYER, ONE = "row", "feature", "layer", "one"
+
+LOOP = (
+    "a loop over time that the exporter unrolled; export nn.LSTM, nn.GRU or nn.RNN instead of a "
+    "loop in Python, with dynamo=False, or load the state dict with layers="
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Axis:
     order: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        word = {ROW: "x".join(f"axis {n} of the input" for n in self.rows), FEATURE: "features",
+        word = {ROW: " x ".join(f"axis {n} of the input" for n in self.rows), FEATURE: "features",
                 LAYER: "layers", ONE: "1"}[self.kind]  # fmt: skip
         return word
 
@@ -160,10 +165,57 @@ def reshape(node: str, value: Value, shape: Sequence[AnySize]) -> Value:
     """Axes merged and split in their order; -1 as in NumPy. Rows never mix with features."""
     atoms = [a for axis in value.axes for a in _atoms(axis)]
     left = atoms[::-1]  # a stack, next one on top
-    groups = [_take(node, value, size, left) for size in _inferred(node, value, atoms, shape)]
+    groups: list[list[Axis]] = []
+    for size in _inferred(node, value, atoms, shape):
+        taken = _take(node, value, size, left)
+        first = next((i for i, a in enumerate(taken) if not _unit(a)), 0)
+        if first and taken[first].kind != ROW:  # rows of size 1 belong to the rows before them
+            if groups and groups[-1] and groups[-1][-1].kind == ROW:
+                groups[-1] += taken[:first]
+            taken = taken[first:]
+        groups.append(taken)
     if any(a.size != 1 for a in left):
         raise _no_reshape(node, value, shape)
+    if groups and groups[-1] and groups[-1][-1].kind == ROW:
+        groups[-1] += [a for a in left[::-1] if _unit(a)]
+    _check_rows(node, value, shape, groups)
     return replace(value, axes=_merged(node, groups))
+
+
+def _unit(axis: Axis) -> bool:
+    return axis.kind == ROW and axis.size == 1
+
+
+def _check_rows(
+    node: str, value: Value, shape: Sequence[AnySize], groups: Sequence[Sequence[Axis]]
+) -> None:
+    """Refuses what keeps time and batch apart only at the sizes of the export."""
+    rows = [a for group in groups for a in group if a.kind == ROW]
+    if len(rows) < 2 or _joins_directions(value, shape):
+        return
+    way = "export with dynamic shapes, or with a length and a batch that differ and are not 1"
+    apart = [g for g in groups if len(g) == 1 and g[0].kind == ROW]
+    sizes = [a.size for g in apart for a in g if a.size is not None]
+    if len(set(sizes)) < len(sizes):
+        raise refuse(node, f"reshapes two axes of the size {sizes[0]}, so that time and batch "
+                     "may be exchanged", way)  # fmt: skip
+    rest = [g for g, n in zip(groups, shape, strict=True) if n == -1]
+    fixed = [g for g, n in zip(groups, shape, strict=True) if n == 1]
+    if any(a.kind == ROW for g in rest for a in g) and any(_unit(a) for g in fixed for a in g):
+        raise refuse(node, "reshapes to a fixed size of 1 and -1, which merges time and batch "
+                     "at any other size", way)  # fmt: skip
+
+
+def _joins_directions(value: Value, shape: Sequence[AnySize]) -> bool:
+    """Whether (time, batch, directions, H) becomes (time, batch, D * H), as exporters write it
+    behind every recurrent operator."""
+    rows, rest = value.axes[:2], value.axes[2:]
+    return (
+        len(shape) == 3
+        and all(a.kind == ROW and len(a.rows) == 1 for a in rows)
+        and len(rest) == 2
+        and all(a.kind in (FEATURE, ONE) for a in rest)
+    )
 
 
 def _atoms(axis: Axis) -> list[Axis]:
@@ -220,8 +272,8 @@ def _take(node: str, value: Value, size: AnySize, left: list[Axis]) -> list[Axis
                 raise _no_reshape(node, value, [size])
             rows.remove(atom.rows[0])
             taken.append(atom)
-        elif atom.size == 1 and atom.kind == ROW:
-            continue  # an axis of the input that is 1: dropped, as a squeeze drops it
+        elif _unit(atom):
+            taken.append(atom)  # it stays known, so that no other axis can take its place
         elif need % atom.size == 0:
             need //= atom.size
             taken.append(atom)
@@ -262,6 +314,24 @@ def _merged(node: str, groups: Sequence[Sequence[Axis]]) -> tuple[Axis, ...]:
     return tuple(axes)
 
 
+def row_slice(node: str, axis: Axis, index: int, loop: bool) -> UnsupportedError:
+    """A part of time or of the batch that is not the last; loop: an unrolled one may take it."""
+    way = f"if it takes each step in turn, it is {LOOP}" if loop and index == 0 else ""
+    return refuse(node, f"takes a part of {axis} from {index} on, and of time clstm takes the "
+                  "last only, of the batch all", way)  # fmt: skip
+
+
+def one_row(node: str, axis: Axis, start: int | None, stop: int | None, step: int) -> bool:
+    """Whether start:stop:step of a row of size 1 is its last element; else it is all of it.
+    Refuses what is so at that size only."""
+    whole = stop is None or stop >= 2**31 - 1
+    if step == 1 and whole and start in (None, 0, -1):
+        return start == -1
+    raise refuse(node, f"takes {start or 0}:{'' if whole else stop}:{step} of {axis}, which is all "
+                 "of it only because its size is 1",
+                 "export with that size dynamic or larger; clstm takes the last only")  # fmt: skip
+
+
 def factors(value: Value, kind: str) -> list[int]:
     """Numbers of the axes of this kind, the slowest factor first."""
     found = [i for i, a in enumerate(value.axes) if a.kind == kind]
@@ -295,6 +365,16 @@ def select_states(value: Value, axis: int, picked: Sequence[int], keep: bool) ->
         a = One
     axes = (*value.axes[:axis], *([a] if keep else []), *value.axes[axis + 1 :])
     return replace(value, axes=axes, states=tuple(table.ravel()))
+
+
+def check_order(
+    node: str, row: StateRow, word: str, used: Mapping[tuple[str, int], StateRow]
+) -> None:
+    """Refuses a row of a state input that comes after later rows of it."""
+    before = [n for (owner, n), r in used.items() if (owner, r.word) == (row.owner, word)]
+    if row.index < max(before, default=0):
+        raise refuse(node, f"takes the layers of the state {row.owner!r} in another order than "
+                     "they have in it", "export with the state as it is")  # fmt: skip
 
 
 def join_states(node: str, values: Sequence[Value], axis: int) -> Value:

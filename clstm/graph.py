@@ -20,10 +20,6 @@ from .axes import FEATURE, LAYER, ONE, ROW, Array, Axis, One, Size, StateRow, Va
 
 Tensors = dict[str, Array]
 
-LOOP = (
-    "a loop over time that the exporter unrolled; export with dynamo=False, or load the state "
-    "dict with layers="
-)
 MOST_CELLS = 2**16
 
 
@@ -68,6 +64,7 @@ class Graph:
         self.cuts: list[str] = []  # operations that take the last row, ragged or not
         self.used_states: dict[tuple[str, int], StateRow] = {}
         self.rows: tuple[Axis, ...] = ()
+        self.picked: dict[tuple[int, ...], str] = {}  # rows of size 1 that a node took out
 
     # ---- inputs -----------------------------------------------------------------------------
 
@@ -133,7 +130,10 @@ class Graph:
                 return value
             if step == 1 and start == -1 and (stop is None or stop >= 2**31 - 1):
                 return self._last(node, value, axis, keep)
-            raise self._row_slice(node, value, axis, start)
+            raise ax.row_slice(node, a, start, self.time is None)
+        if a.kind == ROW and a.size == 1 and keep:
+            last = ax.one_row(node, a, start, stop, step)
+            return self._last(node, value, axis, keep) if last else value
         picked = range(a.size)[slice(start, stop, step)]
         if not picked or (not keep and len(picked) != 1):
             raise refuse(node, f"slices {start}:{stop}:{step} of an axis of {a.size}")
@@ -144,22 +144,17 @@ class Graph:
         if len(picked) == a.size and step > 0 and keep:
             return value
         if a.kind == ONE:
-            return ax.squeeze(node, value, [axis])
+            return value if keep else ax.squeeze(node, value, [axis])
         if a.kind == ROW:
             if a.size == 1 and a.rows != (self.time,):
-                return ax.squeeze(node, value, [axis])  # the one sequence of the batch
-            if list(picked) == [a.size - 1]:
+                self.picked[a.rows] = node  # the one sequence of the batch, or a single step
+                return ax.squeeze(node, value, [axis])
+            if list(picked) == [a.size - 1] and (a.size > 1 or start == -1):
                 return self._last(node, value, axis, keep)
-            raise self._row_slice(node, value, axis, picked[0])
+            raise ax.row_slice(node, a, picked[0], self.time is None)
         if picked.step != 1 and len(picked) > 1:
             raise refuse(node, f"picks features in steps of {step}", "use a Linear layer")
         return self._features(node, value, axis, picked[0], picked[-1] + 1, keep)
-
-    def _row_slice(self, node: str, value: Value, axis: int, index: int) -> Exception:
-        a = value.axes[axis]
-        what = "time steps" if a.rows == (self.time,) else f"a part of {a}"
-        return refuse(node, f"takes {what} from {index} on, and clstm takes the last only",
-                      f"if this is time, it may be {LOOP}")  # fmt: skip
 
     def _last(self, node: str, value: Value, axis: int, keep: bool) -> Value:
         a = value.axes[axis]
@@ -191,10 +186,13 @@ class Graph:
     def bind_time(self, node: str, axis: Axis) -> None:
         """This axis of the input is time."""
         if axis.kind != ROW or len(axis.rows) != 1 or axis.rows[0] < 0:
-            raise refuse(node, f"runs over {axis} as time")
+            raise refuse(node, f"runs over {axis} as time", "it keeps time and batch apart only "
+                         "if a reshape does" if len(axis.rows) > 1 else "")  # fmt: skip
         if self.time not in (None, axis.rows[0]):
             raise refuse(node, f"runs over axis {axis.rows[0]} of the input as time, but axis "
                          f"{self.time} is", "clstm runs along one axis only")  # fmt: skip
+        if axis.rows in self.picked:
+            raise ax.row_slice(self.picked[axis.rows], axis, 0, True)
         self.time = axis.rows[0]
 
     # ---- rows of features -----------------------------------------------------------------------
@@ -470,6 +468,7 @@ class Graph:
             for i, row in enumerate(v.states):
                 if (row.owner, row.index) in self.used_states:
                     raise refuse(node, f"shares the state {row.owner!r} with another layer")
+                ax.check_order(node, row, word[0], self.used_states)
                 self.used_states[row.owner, row.index] = StateRow(made, word[0], i)
 
     def pair(self, name: str, out_name: str, out: Value) -> None:

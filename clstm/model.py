@@ -195,7 +195,9 @@ class Model(CoreModel):
                 array = _stream.as_float32(_stream.real(given, word))
                 rows = () if r.cell else (r.n_cells,)
                 shape = (*rows, *([n_batch] if batched else []), size)
-                if array.shape != shape:
+                # A cell's x (1, I) is one step here, and a batch of 1 where it was trained.
+                one_row = r.cell and not batched and array.shape == (1, size)
+                if array.shape != shape and not one_row:
                     raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
                 part = array.reshape(r.n_cells, n_batch, size).transpose(1, 0, 2)
                 into[:, at : at + r.n_cells * size] = part.reshape(n_batch, r.n_cells * size)

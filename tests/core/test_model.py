@@ -398,3 +398,13 @@ def test_calls_do_not_change_the_model():
     model(x * np.nan)
     assert same_bits(model(x), before)
     assert same_bits(made("learned")(x), before)
+
+
+def test_a_state_of_a_cell_may_have_an_axis_of_1_for_the_batch():
+    torch = pytest.importorskip("torch")
+    m = clstm.from_torch([torch.nn.LSTMCell(5, 6), torch.nn.Linear(6, 2)])
+    x, h = np.ones((1, 5), np.float32), np.full((1, 6), 0.5, np.float32)
+    y, state = m(x, (h, h))
+    assert np.array_equal(y, m(x, (h[0], h[0]))[0]) and state[0].shape == (6,)
+    with pytest.raises(ShapeError):
+        m(x, (h[None], h[None]))

@@ -66,15 +66,14 @@ def test_wrong_attributes(attrs: dict[str, Any]) -> None:
 
 
 def test_element_types() -> None:
-    """float64 and float16 are converted, bfloat16 exactly; integers are no weights."""
-    x = array(3, 2, N)
-    half = {k: a.astype(np.float16) for k, a in CELL.items()}
-    expected = clstm.load(
-        file(lstm(), X, ["Y"], ONE | {k: a.astype(np.float32) for k, a in half.items()})
-    )(x)[0]
+    """Weights have X's type; bfloat16 is read exactly; integers are no weights."""
     for dtype in (np.float16, np.float64):
-        tensors = ONE | {k: a.astype(dtype) for k, a in half.items()}
-        np.testing.assert_array_equal(clstm.load(file(lstm(), X, ["Y"], tensors))(x)[0], expected)
+        tensors = ONE | CELL | {"R": R.astype(dtype)}
+        with pytest.raises(clstm.ModelFormatError, match=f"lstm_Y.*R of {np.dtype(dtype)}"):
+            read(file(lstm(), X, ["Y"], tensors))
+    for kind, word in ((TensorProto.DOUBLE, "float64"), (TensorProto.FLOAT16, "float16")):
+        with pytest.raises(clstm.UnsupportedError, match=f"input 'x'.*{word}.*float32"):
+            read(file(lstm(), {"x": (kind, ["t", "b", N])}, ["Y"], ONE | CELL))
     with pytest.raises(clstm.UnsupportedError, match="int32"):
         read(file(lstm(), X, ["Y"], ONE | CELL | {"W": W.astype(np.int32)}))
     model = made(lstm(), X, ["Y"], ONE | CELL)
@@ -231,3 +230,68 @@ def test_without_torch_and_onnxruntime() -> None:
     data = file(lstm(), X, ["Y"], ONE | CELL)
     found = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
     assert found.stdout.strip() == b"(2, 1, 3)", found.stderr.decode()
+
+
+# ---- operator sets, fields and names -------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_clip_that_cannot_be(op: str, clip: float) -> None:
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    nodes = [node(op, ["x", "W", "R"], ["y4"], name="rec", hidden_size=H, clip=clip),
+             node("Squeeze", ["y4", "one"], ["y"])]  # fmt: skip
+    tensors = {"W": array(1, gates * H, N), "R": array(1, gates * H, H), **ONE}
+    with pytest.raises(clstm.ModelFormatError, match=f"{op} 'rec': a clip of"):
+        read(file(nodes, X, ["y"], tensors))
+
+
+def test_operator_sets() -> None:
+    def opset(*versions: int) -> bytes:
+        model = made(lstm(), X, ["Y"], ONE | CELL)
+        del model.opset_import[:]
+        model.opset_import.extend([helper.make_opsetid("", v) for v in versions])
+        return model.SerializeToString()
+
+    for versions in ((), (2**60,), (-1,), (18, 17)):
+        with pytest.raises(clstm.ModelFormatError, match="operator set"):
+            read(opset(*versions))
+    with pytest.raises(clstm.UnsupportedError, match=r"operator set 9999.*newer"):
+        read(opset(9999))
+
+
+def test_text_that_is_not_utf8() -> None:
+    data = file([*lstm(), node("Tanh", ["Y"], ["o"])], X, ["o"], ONE | CELL)
+    for old, new in ((b"Tanh", b"T\xffnh"), (b"lstm_Y", b"lst\xff_Y")):
+        assert old in data
+        with pytest.raises(clstm.ModelFormatError, match="UTF-8"):
+            read(data.replace(old, new))
+
+
+def test_fields_that_contradict_each_other(tmp_path) -> None:
+    model = made(lstm(), X, ["Y"], ONE | CELL)
+    model.graph.initializer[1].float_data.append(3)
+    with pytest.raises(clstm.ModelFormatError, match="raw_data and in another field"):
+        read(model.SerializeToString())
+    model = made(lstm(), X, ["Y"], ONE | CELL)
+    model.graph.sparse_initializer.add().values.name = "thin"
+    with pytest.raises(clstm.ModelFormatError, match="'thin': sparse"):
+        read(model.SerializeToString())
+    flag = helper.make_graph([node("Tanh", ["Y"], ["a"])], "g", [],
+                             [helper.make_tensor_value_info("zz", 1, None)])  # fmt: skip
+    branch = node("If", ["c"], ["o"], then_branch=flag, else_branch=flag)
+    tensors = {"c": np.bool_(True), **ONE, **CELL}
+    with pytest.raises(clstm.ModelFormatError, match="'zz': no node makes it"):
+        read(file([*lstm(), branch], X, ["o"], tensors))
+    (tmp_path / "m.bin").write_bytes(b"12345678" + W.tobytes())
+    for number in ("+8", " 8", "8_0", "\u0668", "0x8"):
+        path = external(tmp_path, offset=number)
+        with pytest.raises(clstm.ModelFormatError, match="no numbers"):
+            clstm.load(path, external_data=True)
+    path = external(tmp_path, location="m.onnx", offset=0)
+    with pytest.raises(clstm.ModelFormatError, match="own file"):
+        clstm.load(path, external_data=True)
+
+
+def test_lengths_of_int64() -> None:
+    read(file(lstm(extra=["n"]), X | {"n": (INT64, ["b"])}, ["Y"], ONE | CELL))

@@ -17,8 +17,6 @@ from clstm.nn import Layer
 
 from ..budget import Budget
 
-_OLDEST = 7
-
 
 def read_onnx(
     data: bytes, name: str, folder: Path | None, *, external_data: bool,
@@ -42,7 +40,7 @@ def read_onnx(
     except (DecodeError, RuntimeError):
         raise ModelFormatError(f"{name}: no ONNX model, or cut short") from None
     try:
-        return _read(model, folder, external_data, pairs, max_bytes)
+        return _read(model, folder, external_data, pairs, max_bytes, Path(name).name)
     except (ModelFormatError, UnsupportedError) as error:
         raise type(error)(f"{name}: {error}") from None
     except UnicodeDecodeError:
@@ -50,8 +48,8 @@ def read_onnx(
 
 
 def _checked(states: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
-    pairs = [] if states is None else list(states)
-    if isinstance(states, str) or any(
+    pairs = list(states) if isinstance(states, list | tuple) else []
+    if not isinstance(states, list | tuple | None) or any(
         not isinstance(p, tuple | list) or len(p) != 2 or not all(isinstance(n, str) for n in p)
         for p in pairs
     ):
@@ -60,26 +58,25 @@ def _checked(states: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
 
 
 def _read(
-    model: Any, folder: Path | None, external: bool, pairs: list[tuple[str, str]], max_bytes: int
-) -> tuple[list[Layer], Tensors]:
+    model: Any, folder: Path | None, external: bool, pairs: list[tuple[str, str]],
+    max_bytes: int, own: str,
+) -> tuple[list[Layer], Tensors]:  # fmt: skip
+    from .checks import check_model, operator_set
     from .reader import Reader
     from .roles import Analysis, inputs_of, roles_of
     from .tensors import TensorReader
 
     if not model.HasField("graph"):
         raise ModelFormatError("no ONNX model: it has no graph")
-    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
-    if not versions:
-        raise ModelFormatError("no version of the operator set")
-    if versions[0] < _OLDEST:
-        raise UnsupportedError(f"operator set {versions[0]}; from {_OLDEST} on are read")
+    opset = operator_set(model)
+    check_model(model)
     inputs, analysis = inputs_of(model.graph), Analysis(model)
     attempts = roles_of(model, inputs, analysis, pairs)
     first: UnsupportedError | None = None
     for roles in attempts:
-        tensors = TensorReader(Budget(max_bytes), folder, external)
+        tensors = TensorReader(Budget(max_bytes), folder, external, own)
         try:
-            return Reader(model, tensors, versions[0], inputs, roles).read()
+            return Reader(model, tensors, opset, inputs, roles).read()
         except UnsupportedError as error:
             first = first or error
     assert first is not None

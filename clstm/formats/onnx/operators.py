@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from clstm import nn
-from clstm.axes import FEATURE, ONE, ROW, AnySize, Size, Value, axis_number, refuse
+from clstm.axes import FEATURE, LOOP, ONE, ROW, AnySize, Size, Value, axis_number, refuse
 from clstm.errors import ModelFormatError
-from clstm.graph import LOOP, Graph
+from clstm.graph import Graph
 
 from .const import Const, shape_const
 from .constants import shape_part, split_sizes
@@ -94,6 +94,9 @@ def _cast(o: Op) -> Any:
         and value.node is not None
         and (value.node is o.graph.source and not o.graph.source.width)
     )
+    if to in (10, 16):
+        raise refuse(o.name, "rounds to a shorter floating point type, and clstm computes in "
+                     "float32", "export the model as float32")  # fmt: skip
     kinds = (6, 7) if tokens else FLOATS
     if to not in kinds and not isinstance(value, Partial):
         raise refuse(o.name, "turns numbers into others by a cast")
@@ -271,6 +274,9 @@ def _matmul(o: Op) -> Value:
 
 
 def _gemm(o: Op) -> Value:
+    if isinstance(o.inputs[0], Const):
+        raise refuse(o.name, "a product of constants, as the first step of a cell in a loop makes "
+                     "it", f"it may be {LOOP}")  # fmt: skip
     alpha, beta = float(o.attrs.get("alpha", 1.0)), float(o.attrs.get("beta", 1.0))
     if o.attrs.get("transA"):
         raise refuse(o.name, "a transposed product, which mixes rows")
@@ -302,6 +308,9 @@ def _layer(o: Op) -> nn.Layer:
         return nn.GELU(get("approximate", "none"))
     if o.op == "Clip":
         low, high = o.scalar(1, "min", -math.inf), o.scalar(2, "max", math.inf)
+        if not low <= high:
+            raise refuse(o.name, f"a minimum of {low:g} and a maximum of {high:g}",
+                         "give a minimum that is not above the maximum")  # fmt: skip
         return nn.ReLU() if (low, high) == (0, math.inf) else nn.Hardtanh(low, high)
     return {"Relu": nn.ReLU, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "Softplus": nn.Softplus}[
         o.op

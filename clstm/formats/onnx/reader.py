@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clstm import nn
-from clstm.axes import FEATURE, ROW, AnySize, Axis, Size, StateRow, Value, refuse
+from clstm.axes import FEATURE, ROW, AnySize, Axis, Size, StateRow, Value, refuse, row_slice
 from clstm.errors import ClstmError, ModelFormatError, UnsupportedError
 from clstm.graph import Graph, Tensors
 
@@ -21,7 +21,7 @@ from .nodes import MOST_DEPTH, FileNode, attributes, check_schema
 from .operators import Op, apply
 from .partial import Partial
 from .recurrent import Operator
-from .roles import Input, Roles
+from .roles import Input, Roles, crossing
 from .tensors import TensorReader
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
@@ -29,6 +29,12 @@ _LOOPS = ("Loop", "Scan", "SequenceMap")
 _LOOP_WAY = "clstm's recurrent layers are the loops: export nn.LSTM, nn.GRU or nn.RNN themselves"
 # Where values are renamed only: of lengths and of tokens.
 _RENAMES = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
+
+
+LENGTHS_WAY = (
+    "lengths are given by m(x, lengths=...): export pack_padded_sequence with "
+    "enforce_sorted=True, or without packing, and take the last valid step from the final h"
+)
 
 
 class Lengths:
@@ -65,6 +71,9 @@ class Reader:
     def _inputs(self, scope: Scope) -> None:
         dims = self.dims
         x = next(i for i in self.inputs if i.name == self.roles.source)
+        if not x.floating and len(x.dims) > 2:
+            raise refuse(f"input {x.shown}", f"integers of {len(x.dims)} axes; tokens have the "
+                         "axes time and batch only, and features are float32")  # fmt: skip
         scope[x.name] = self.graph.input(x.shown, x.sizes(), tokens=not x.floating)
         for row, (size, word) in enumerate(zip(x.sizes(), x.words, strict=True)):
             if size is None and word:
@@ -80,10 +89,20 @@ class Reader:
             elif i.name == self.roles.lengths:
                 scope[i.name] = Lengths()
             elif i is not x:
-                scope[i.name] = refuse(
-                    f"input {i.shown}", "is neither the model's input nor a state nor lengths",
-                    "states=[(input, output), ...] names states that are not recognised",
-                )  # fmt: skip
+                scope[i.name] = self._other(i, x)
+
+    def _other(self, i: Input, x: Input) -> UnsupportedError:
+        """Why an input has no role."""
+        if i.floating and len(i.dims) == len(x.dims):
+            return refuse(f"input {i.shown}", f"is a second input beside {x.shown}, and a model "
+                          "of clstm has one", "join them along the features outside of "
+                          "the model; states=[(input, output), ...] names states")  # fmt: skip
+        if not i.floating and len(i.dims) == 1:
+            return refuse(f"input {i.shown}", "is computed with, and it may hold the lengths of "
+                          "the sequences", LENGTHS_WAY)  # fmt: skip
+        return refuse(f"input {i.shown}", "is neither the model's input nor a state nor lengths",
+                      "states=[(input, output), ...] names states that are not "
+                      "recognised")  # fmt: skip
 
     # ---- nodes ----------------------------------------------------------------------------------
 
@@ -93,10 +112,6 @@ class Reader:
                 scope[tensor.name] = Const(self.tensors.read(tensor, "tensor"))
             except UnsupportedError as error:
                 scope[tensor.name] = error
-        for sparse in proto.sparse_initializer:
-            scope[sparse.values.name] = UnsupportedError(
-                f"tensor {shown(sparse.values.name)}: sparse"
-            )
         needed = self.roles.needed
         nodes = self.roles.flattener.nodes(proto.node) if depth else self.roles.top
         for node in nodes:
@@ -118,7 +133,8 @@ class Reader:
         inputs = []
         for name in node.inputs:
             if name and name not in scope:
-                raise ModelFormatError(f"{node.name}: reads {shown(name)}, which is not there yet")
+                raise ModelFormatError(f"{node.name}: reads {shown(name)}, which no node before it "
+                                       "makes: a cycle, or nodes out of order")  # fmt: skip
             inputs.append(scope[name] if name else None)
         for value in inputs:
             if isinstance(value, UnsupportedError):
@@ -147,7 +163,7 @@ class Reader:
         if any(isinstance(v, Lengths) for v in inputs) and node.op not in _RECURRENT:
             if node.op in _RENAMES:
                 return [inputs[0]]
-            raise refuse(node.name, "computes with the lengths of the sequences")
+            raise refuse(node.name, "computes with the lengths of the sequences", LENGTHS_WAY)
         if node.op in _RECURRENT:
             return self._recurrent(node, inputs, attrs)
         constant = all(v is None or isinstance(v, Const) for v in inputs)
@@ -234,7 +250,15 @@ class Reader:
             rows = tuple(Axis(ROW, a.size, a.rows) for a in graph.rows)
             axes = (*rows, Axis(FEATURE, top.width, order=(0,)))
             values = [("y", Value(axes, node=top))]
+        if graph.picked and graph.time is None and not graph.stepwise:
+            place, name = next(iter(graph.picked.items()))
+            raise row_slice(name, Axis(ROW, 1, place), 0, True)
         layers, tensors = graph.finish(values, states)
+        if graph.stepwise and len(layers) == 1 and len(graph.rows) == 2:
+            sizes = ", ".join("?" if a.size is None else str(a.size) for a in graph.rows)
+            raise refuse("the graph", f"a single step of a cell, whose input the file declares as "
+                         f"({sizes}, features)", "export the cell with an input of (batch, "
+                         "features)")  # fmt: skip
         if graph.stepwise and len(layers) > 1 and any(a.size != 1 for a in graph.rows):
             # What is more than a cell runs over time, so that rows of x would be time steps.
             raise refuse("the graph", "a single step of a batch through a cell and other layers",
@@ -264,6 +288,7 @@ class Reader:
                 if owner in named:
                     raise refuse(f"output {shown(named[owner])}",
                                  f"is not the next state of the input {shown(owner)}")  # fmt: skip
+        self._check_names(taken, wanted)
         for owner in named.keys() - wanted.keys():
             raise refuse(f"input {shown(owner)}", "is not the initial state of a recurrent layer")
         values = []
@@ -281,10 +306,34 @@ class Reader:
                 ]
                 if unpaired and not graph.stepwise:
                     graph.pair(unpaired[0], name, value)  # refuses by name
+                self._check_order(name, value)
                 taken[name] = value
             else:
                 values.append((name, value))
         return list(taken.values()), values
+
+    def _check_names(self, taken: dict[str, Value], wanted: dict[str, dict[int, StateRow]]) -> None:
+        """Refuses names that say another pairing than the data takes."""
+        for owner, used in wanted.items():
+            for name, value in taken.items():
+                if owner in dict(self.roles.pairs) or (value.states or ())[:1] != (used.get(0),):
+                    continue
+                other = crossing(owner, name, wanted)
+                if other is not None:
+                    raise refuse(
+                        f"output {shown(name)}", f"is the next state of the input {shown(owner)}, "
+                        f"but its name says {shown(other)}",
+                        f"say which pairs are meant: states=[({owner!r}, {name!r}), ...]",
+                    )  # fmt: skip
+
+    def _check_order(self, name: str, value: Value) -> None:
+        """Refuses layers of a state that come out in another order than the model has them."""
+        order = {id(n): i for i, n in enumerate(self.graph.nodes)}
+        for word in "hc":
+            rows = [(order[id(r.owner)], r.index) for r in value.states or () if r.word == word]
+            if rows != sorted(rows):
+                raise refuse(f"output {shown(name)}", "has the layers of a state in another order "
+                             "than the model", "export the state as it is")  # fmt: skip
 
     def _whole(self, value: Value) -> bool:
         """Whether it is a state as operators give it: with an axis of layers, or c. Without a

@@ -8,6 +8,7 @@ and beta per direction, clipping, layouts, and a GRU that resets before the prod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,13 @@ class Operator:
             return None
         if not isinstance(given, Const):
             raise refuse(self.node, f"its {word} is not constant, but computed from an input")
+        return self._floats(given, word)
+
+    def _floats(self, given: Const, word: str) -> Array:
+        """All operands have X's type, and clstm reads X as float32."""
+        if given.array.dtype.kind == "f" and given.array.dtype != np.float32:
+            raise ModelFormatError(f"{self.node}: {word} of {given.array.dtype} beside an X of "
+                                   "float32; export the model as float32")  # fmt: skip
         return given.floats(f"{self.node}, {word}")
 
     def _shaped(self, word: str, array: Array, shape: tuple[int, ...]) -> None:
@@ -154,9 +162,11 @@ class Operator:
 
     def options(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        clip = float(self.attrs.get("clip", 0.0))
-        if clip > 0:
-            found["clip"] = clip
+        if "clip" in self.attrs:
+            found["clip"] = clip = float(self.attrs["clip"])
+            if not 0 < clip < math.inf:
+                raise ModelFormatError(f"{self.node}: a clip of {clip:g}, expected a finite number "
+                                       "above 0; without clipping leave it away")  # fmt: skip
         functions = activations(self.op, self.node, self.attrs, self.directions)
         if functions == (("Relu", 0.0, 0.0),) and self.op == "RNN":
             found["nonlinearity"] = "relu"
@@ -183,7 +193,7 @@ class Operator:
         if given is None:
             return None
         if isinstance(given, Const):
-            array = given.floats(f"{self.node}, initial_{word[0]}")
+            array = self._floats(given, f"initial_{word[0]}")
             if array.ndim != 3:
                 raise ModelFormatError(f"{self.node}: initial_{word[0]} of shape {array.shape}")
             if self.layout:

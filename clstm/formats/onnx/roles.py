@@ -9,7 +9,7 @@ which the input comes first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..source import shown
 from .nodes import FileNode, Flattener
 from .tensors import FLOATS, INTEGERS
 
+_WORDS = {10: "float16", 11: "float64", 16: "bfloat16"}
 STATE, LENGTHS, OTHER = "state", "lengths", "other"
 _RECURRENT = {"LSTM": {5: STATE, 6: STATE, 4: LENGTHS}, "GRU": {5: STATE, 4: LENGTHS},
               "RNN": {5: STATE, 4: LENGTHS}}  # fmt: skip
@@ -32,6 +33,31 @@ _STATE_NAME = re.compile(
     r"(state|[hc]))s?([_.]?(\d+|in|input|prev|old|init))?",
     re.IGNORECASE,
 )
+
+
+_AFFIXES = {"in", "out", "input", "output", "new", "next", "prev", "old", "init", "initial",
+            "final", "last", "n", "t"}  # fmt: skip
+
+
+def crossing(owner: str, output: str, owners: Iterable[str]) -> str | None:
+    """The state input that the output's name says, if it is another one than `owner`."""
+
+    def key(name: str) -> str:
+        words = [w for w in re.split("[^a-z0-9]+", name.lower()) if w]
+        return "_".join(w for w in words if w not in _AFFIXES) or name.lower()
+
+    def letter(name: str) -> str:
+        found = re.fullmatch(r"(?:.*[_./])?([hc])\d*[nxto]?", key(name))
+        return found[1] if found else ""
+
+    others = [o for o in owners if o != owner]
+    for say in (key, letter):
+        said = say(output)
+        if said and said == say(owner):
+            return None
+        if said and (found := next((o for o in others if say(o) == said), None)):
+            return found
+    return None
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,10 @@ def inputs_of(graph: Any) -> list[Input]:
             raise UnsupportedError(f"input {shown(info.name)}: of no tensor type, or no known rank")
         if kind.elem_type not in FLOATS + INTEGERS:
             raise UnsupportedError(f"input {shown(info.name)}: elements of type {kind.elem_type}")
+        if kind.elem_type in FLOATS[1:]:
+            raise UnsupportedError(f"input {shown(info.name)}: elements of "
+                                   f"{_WORDS[kind.elem_type]}, and clstm computes in float32; "
+                                   "export the model as float32")  # fmt: skip
         dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
         if len(dims) > 8 or any(not -1 <= n < 2**31 for n in dims):
             raise ModelFormatError(f"input {shown(info.name)}: a shape of {dims[:8]}")
@@ -173,11 +203,14 @@ def roles_of(
             rest.append(i)
     if not rest:
         raise refuse("the graph", "no input is left that is not a state or lengths")
+    # Beside operators a state feeds one; a step in single operations does not tell.
+    free = not any(n.op in _RECURRENT for n in analysis.every)
     by_name = [i.name for i in rest if i.floating and _STATE_NAME.fullmatch(i.name)]
     sources = [i.name for i in rest if i.name not in by_name] or [i.name for i in rest]
     found = []
     for source in sources[:4]:
-        others = [i for i in inputs if i.name in stated or (i in rest and i.name != source)]
+        others = [i for i in inputs if i.name in stated or (i in rest and i.name != source and (
+            free or i.name in by_name or STATE in analysis.ends(i.name)))]  # fmt: skip
         states = {i.name: _layer_axes(i, analysis) for i in others if i.floating and i.dims}
         found.append(Roles(source, states, lengths, pairs, needed,
                            analysis.top, analysis.flattener))  # fmt: skip

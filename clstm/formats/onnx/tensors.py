@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ _TYPES: dict[int, tuple[str, str]] = {
 }  # fmt: skip
 FLOATS = (1, 10, 11, _BFLOAT16)
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
+_FIELDS = sorted({field for _, field in _TYPES.values()})
 _BITS = (10, _BFLOAT16)  # int32_data holds their bits
 
 
@@ -46,8 +48,9 @@ def dtype_of(data_type: int, what: str) -> np.dtype[Any]:
 class TensorReader:
     """Reads the tensors of one file, from it or from the files beside it."""
 
-    def __init__(self, budget: Budget, folder: Path | None, external: bool) -> None:
-        self.budget, self.folder, self.external = budget, folder, external
+    def __init__(self, budget: Budget, folder: Path | None, external: bool, own: str = "") -> None:
+        """own: the name of the model's file."""
+        self.budget, self.folder, self.external, self.own = budget, folder, external, own
 
     def read(self, proto: Any, what: str) -> Array:
         """The array of a TensorProto."""
@@ -68,6 +71,8 @@ class TensorReader:
         if proto.data_location == proto.EXTERNAL:
             flat = self._external(proto, what, dtype, count)
         elif proto.HasField("raw_data"):
+            if any(len(getattr(proto, f)) for f in _FIELDS):
+                raise ModelFormatError(f"{what}: values in raw_data and in another field")
             if len(proto.raw_data) != count * dtype.itemsize:
                 raise ModelFormatError(
                     f"{what}: shape {shape} needs {count * dtype.itemsize} bytes, "
@@ -103,14 +108,13 @@ class TensorReader:
                 f"{what}: external data in {shown(name)}; only a plain file name in the model's "
                 "folder is opened"
             )
-        try:
-            offset, length = (
-                int(entries.get(key, default))
-                for key, default in (("offset", "0"), ("length", str(count * dtype.itemsize)))
-            )
-        except ValueError:
-            raise ModelFormatError(f"{what}: offset or length that are no numbers") from None
-        if length != count * dtype.itemsize or offset < 0:
+        if name == self.own:
+            raise ModelFormatError(f"{what}: external data in the model's own file")
+        numbers = (entries.get("offset", "0"), entries.get("length", str(count * dtype.itemsize)))
+        if not all(re.fullmatch("[0-9]{1,19}", n) for n in numbers):
+            raise ModelFormatError(f"{what}: offset or length that are no numbers")
+        offset, length = map(int, numbers)
+        if length != count * dtype.itemsize:
             raise ModelFormatError(
                 f"{what}: {count * dtype.itemsize} bytes expected, the file says {length} "
                 f"from {offset} on"
