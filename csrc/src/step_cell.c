@@ -72,16 +72,16 @@ static void to_logical(const struct cell *cell, const float *sums, float *logica
                    (n - i < UNITS ? n - i : UNITS) * sizeof *logical);
 }
 
-/* sums = logical + add, each of which may be NULL; gates first ... last - 1. */
-static void from_logical(const struct cell *cell, size_t first, size_t last, const float *logical,
-                         const float *add, float *sums)
+/* Rows of gates first ... last - 1, `stride` apart, to their places among the sums, or added
+ * to what stands there. */
+static void from_logical(const struct cell *cell, size_t first, size_t last, const float *rows,
+                         size_t stride, int add, float *sums)
 {
-    const size_t n = cell->n_hidden, G = cell->gates.n_gates, width = padded(n);
-    const size_t stride = cell->norm->per_gate ? width : n;
+    const size_t n = cell->n_hidden, G = cell->gates.n_gates;
     for (size_t g = first; g < last; g++)
         for (size_t i = 0; i < n; i++) {
             float *to = &sums[(i / UNITS * G + g) * UNITS + i % UNITS];
-            *to = (logical ? logical[g * stride + i] : *to) + (add ? add[g * width + i] : 0.0f);
+            *to = rows[g * stride + i] + (add ? *to : 0.0f);
         }
 }
 
@@ -120,6 +120,7 @@ static void normalise_row(const clstm_model *m, const struct cell *cell, struct 
     const struct cell_norm *norm = cell->norm;
     const size_t G = cell->gates.n_gates, sums = cell_sums(cell);
     const size_t first = late ? G - 1 : 0, last = norm->inside && !late ? G - 1 : G;
+    const size_t width = padded(cell->n_hidden), stride = norm->per_gate ? width : cell->n_hidden;
     float *total = f->sums[0] + r * sums;
     to_logical(cell, total, f->logical);
     if (norm->inside && !late) {
@@ -127,17 +128,13 @@ static void normalise_row(const clstm_model *m, const struct cell *cell, struct 
         peep_inside(m, cell, 1, cell->form.at.f, f->c[r], f->logical);
     } else if (late) peep_inside(m, cell, 2, cell->form.at.o, f->c[r], f->logical);
     normalise(m, cell, 0, first, last, f->logical);
-    from_logical(cell, first, last, f->logical, NULL, total);
+    from_logical(cell, first, last, f->logical, stride, 0, total);
     if (norm->separate) {
         to_logical(cell, f->sums[1] + r * sums, f->logical);
         normalise(m, cell, 1, first, last, f->logical);
-        /* Sum of both, then the biases: the order of docs/cells.md. */
-        const size_t n = cell->n_hidden, stride = norm->per_gate ? padded(n) : n;
-        for (size_t g = 0; g < G; g++)
-            for (size_t i = 0; i < n; i++)
-                total[(i / UNITS * G + g) * UNITS + i % UNITS] += f->logical[g * stride + i];
+        from_logical(cell, first, last, f->logical, stride, 1, total);
     }
-    from_logical(cell, first, last, NULL, norm->after, total);
+    from_logical(cell, first, last, norm->after, width, 1, total);
 }
 
 static void step_normed(const clstm_model *m, const struct cell *cell, struct frame *f,

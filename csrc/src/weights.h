@@ -122,7 +122,6 @@ struct cell_shape {
     size_t n_gates, n_functions, n_cells, n_directions, n_out;
 };
 struct cell_shape clstm_cell_shape(const struct op_record *op);
-static inline int is_recurrent(const struct op_record *op) { return op->kind <= OP_RNN; }
 
 /* Are these records and tensors a program? Every shape is checked here, so that what
  * builds the model can rely on them. widths[n_ops + 1] receives the width of each slot. */

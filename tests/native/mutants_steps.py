@@ -62,7 +62,7 @@ STEP_MUTANTS = [
     Mutant(
         "biases behind the norm forgotten",
         "step_cell.c",
-        "from_logical(cell, first, last, NULL, norm->after, total);",
+        "from_logical(cell, first, last, norm->after, width, 1, total);",
         "",
         "check_models",
     ),
