@@ -84,6 +84,11 @@ clstm_status clstm_model_verify(const clstm_model *model, const struct weights *
 /* A padded row from or to the caller's logical order. */
 void clstm_state_load(const clstm_model *model, float *row, const float *logical);
 void clstm_state_store(const clstm_model *model, const float *row, float *logical);
+/* The same for sequence b of arrays in torch's layout. */
+void clstm_state_load_part(const clstm_model *model, float *row, const float *const *parts,
+                           size_t b, size_t n_batch);
+void clstm_state_store_part(const clstm_model *model, const float *row, float *const *parts,
+                            size_t b, size_t n_batch);
 
 /* dispatch.c */
 clstm_status clstm_choose_kernels(const clstm_options *opt, const struct kernels **out, char *err);
