@@ -89,14 +89,16 @@ void clstm_stream_copy(clstm_stream *to, const clstm_stream *from)
 
 void clstm_state_load(const clstm_model *m, float *row, const float *logical)
 {
-#define LOAD(part, cell, at, n) (memcpy(row + (at), logical, (n) * sizeof *row), logical += (n))
+#define LOAD(part, cell, at, n)                                                                    \
+    ((void)(part), memcpy(row + (at), logical, (n) * sizeof *row), logical += (n))
     EACH_STATE(m, LOAD)
 #undef LOAD
 }
 
 void clstm_state_store(const clstm_model *m, const float *row, float *logical)
 {
-#define STORE(part, cell, at, n) (memcpy(logical, row + (at), (n) * sizeof *row), logical += (n))
+#define STORE(part, cell, at, n)                                                                   \
+    ((void)(part), memcpy(logical, row + (at), (n) * sizeof *row), logical += (n))
     EACH_STATE(m, STORE)
 #undef STORE
 }
