@@ -36,17 +36,23 @@ class Program:
 
     def measure(self, case: Case, kernel: str) -> dict[str, Any]:
         """What c_step prints of this case."""
-        model = clstm.from_state_dict(case.weights(), layers=[getattr(nn, case.kind)()])
-        path = Path(self.folder.name) / f"{case.kind} I{case.n_in} H{case.hidden}.clstm"
-        model.save(path)
+        return self.measure_all([case], kernel)[0]
+
+    def measure_all(self, cases: list[Case], kernel: str) -> list[dict[str, Any]]:
+        """Of each of these, one behind the other in one process."""
+        paths = []
+        for case in cases:
+            model = clstm.from_state_dict(case.weights(), layers=[getattr(nn, case.kind)()])
+            paths.append(Path(self.folder.name) / f"{case.kind} I{case.n_in} H{case.hidden}.clstm")
+            model.save(paths[-1])
         done = subprocess.run(
-            [str(self.path), str(path)],
+            [str(self.path), *map(str, paths)],
             env=os.environ | {"CLSTM_KERNEL": kernel},
-            check=True, capture_output=True, text=True, timeout=120,
+            check=True, capture_output=True, text=True, timeout=120 + len(cases),
         )  # fmt: skip
-        path.unlink()
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        for path in paths:
+            path.unlink()
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def build() -> Program | None:

@@ -54,8 +54,8 @@ KERNEL_MUTANTS = [
     Mutant(
         "block boundary off by one (one row)",
         PRODUCT,
-        "n = left < K_BLOCK ? left : K_BLOCK;",
-        "n = left < K_BLOCK ? left : K_BLOCK - 1;",
+        "n_k - first < K_BLOCK ? n_k - first : K_BLOCK, x + first);",
+        "n_k - first < K_BLOCK ? n_k - first : K_BLOCK - 1, x + first);",
         "check_kernels",
     ),
     Mutant(
@@ -83,7 +83,7 @@ KERNEL_MUTANTS = [
         "tail of the rows takes the first weights",
         PRODUCT,
         "const float *weight = w + first * G * UNITS + v * LANES;",
-        "const float *weight = w + first * G * UNITS + (left < ROWS ? 0 : v * LANES);",
+        "const float *weight = w + first * G * UNITS + (rows < ROWS ? 0 : v * LANES);",
         "check_kernels",
         "avx2",
     ),
@@ -91,7 +91,7 @@ KERNEL_MUTANTS = [
         "wrong remainder of the rows",
         PRODUCT,
         "r += rows;",
-        "r += rows + (n - r == rows + 1);",
+        "r += rows + (g == 0 && n_groups > 1);",
         "check_kernels",
     ),
     Mutant(
