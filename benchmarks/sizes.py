@@ -82,6 +82,7 @@ def main() -> int:
         shown = ", ".join(f"I{i} H{h} {found[i, h]:.2f}" for i, h in top)
         print(f"{kind}: {len(found)} sizes, the worst against the next multiple of 16: {shown}")
         worst = max(worst, found[top[0]])
+    program.close()
     print(f"kernel {kernel}, core {cores}, clstm {clstm.__version__}")
     return int(args.check and worst > LIMIT)
 

@@ -24,7 +24,7 @@ CASES = [Case("step", "LSTM", 1, 16)]
 
 
 class Program:
-    """c_step, built in a folder of its own that goes with it."""
+    """c_step, built in a folder of its own that goes when it is closed."""
 
     def __init__(self, cc: str = "cc"):
         self.folder = tempfile.TemporaryDirectory()
@@ -33,6 +33,9 @@ class Program:
         files = [*core, str(ROOT / "benchmarks" / "c_step.c"), "-o", str(self.path)]
         command = [cc, "-O2", f"-I{ROOT}/csrc/include", *files, "-lm", "-ldl", "-pthread"]
         subprocess.run(command, check=True, timeout=300)
+
+    def close(self) -> None:
+        self.folder.cleanup()
 
     def measure(self, case: Case, kernel: str) -> dict[str, Any]:
         """What c_step prints of this case."""

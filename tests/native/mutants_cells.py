@@ -376,13 +376,6 @@ CELL_MUTANTS = [
         "check_kernels",
     ),
     Mutant(
-        "an empty block of inputs is added",
-        PRODUCT,
-        "if (n2) add(P * G * NV, total, sum2);",
-        "add(P * G * NV, total, sum2);",
-        "check_kernels",
-    ),
-    Mutant(
         "last panel alone forgotten",
         CELL,
         "CASE(1);\n        CASE(2);",
