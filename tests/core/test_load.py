@@ -59,3 +59,16 @@ def test_no_size_is_a_cliff(monkeypatch):
         worst = max(found, key=found.__getitem__)
         assert len(found) >= 150 and found[worst] <= sizes.LIMIT, (kind, worst, found[worst])
     program.close()
+
+
+def test_what_python_costs_a_step(monkeypatch):
+    call = script("call", monkeypatch)
+    program = call.c_call.build()
+    if program is None:
+        pytest.skip("not run: no C compiler")
+    for _ in range(TRIES):
+        found = call.overheads(program)
+        if all(found[name] <= limit for name, limit in call.LIMITS.items()):
+            break
+    program.close()
+    assert all(found[name] <= limit for name, limit in call.LIMITS.items()), found
