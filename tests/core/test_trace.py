@@ -410,7 +410,7 @@ def test_torch_may_go_after_from_torch(tmp_path):
 
         sys.meta_path.insert(0, Blocked())
         y = np.concatenate([first, stream.run(x[4:])])
-        assert np.abs(y - expected).max() < 2e-6
+        assert np.abs(y - expected).max() < NEAR
         model.save(sys.argv[1])
         assert (clstm.load(sys.argv[1])(x)[0] == model(x)[0]).all()
         assert "torch" not in sys.modules
