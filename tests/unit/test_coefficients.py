@@ -77,9 +77,8 @@ def test_the_script_finds_them(capsys):
     assert set(found) == set(TABLES)
     for name, (body, _) in TABLES.items():
         stated = [np.float32(word.strip().rstrip("f")) for word in body.split(",")]
-        again = [
-            np.float32(float.fromhex(line.split()[0])) for line in found[name].split("\n") if line
-        ]
+        lines = found[name].strip().splitlines()
+        again = [np.float32(float.fromhex(line.split()[0])) for line in lines]
         if name == "TAIL":
             assert len(again) == len(stated)
         else:
