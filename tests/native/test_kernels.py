@@ -4,6 +4,7 @@ models of every cell and option too (tests/c/check_models.c), and sigmoid and ta
 (tests/c/sweep_activations.c)."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from sweep import FLOATS, ranges, sweep
@@ -57,7 +58,7 @@ def test_sigmoid_and_tanh_of_all_floats(kernel, builder):
 def test_the_parts_of_a_sweep_are_all_of_it(stride, parts):
     pieces = ranges(stride, parts)
     assert len(pieces) == parts and pieces[0][0] == 0
-    for (first, count), (following, _) in zip(pieces, pieces[1:], strict=False):
+    for (first, count), (following, _) in pairwise(pieces):
         assert first % stride == 0 and first + count == following
     assert sum(pieces[-1]) == FLOATS
 
