@@ -45,6 +45,7 @@ def results(parts, work, *, of, resume, executor: Executor):
         text = "".join(json.dumps(line) + "\n" for line in (head, *rest))
         resume.write_text(text, encoding="utf-8")
     elif resume is not None:
+        resume.parent.mkdir(parents=True, exist_ok=True)
         resume.write_text(json.dumps({"of": of}) + "\n", encoding="utf-8")
     left = [part for part in parts if part not in done]
     futures, start = {executor.submit(work, part): part for part in left}, time.monotonic()
