@@ -11,6 +11,7 @@ Exit status 1 if something is missed. The lines that it prints can be quoted.
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from itertools import zip_longest
 from multiprocessing import get_context
 
 import numpy as np
@@ -35,7 +36,7 @@ STEPWISE = [
 ]
 FREE = [(32, hidden, gain, 10_000, 8) for hidden in (32, 64, 128) for gain in (1, 2, 4)]
 WINDOW = 100  # steps of a product of Jacobians
-TORCH_STEPS = 300  # of a model, evenly spread: PyTorch takes a hundred times as long
+TORCH_STEPS = 2000  # of a model, evenly spread: PyTorch takes some ten times as long
 
 
 def model_of(inputs, hidden, gain, seed):
@@ -196,9 +197,10 @@ def report_free(group, found):
 
 def main():
     o = long_form.arguments(__doc__.splitlines()[0]).parse_args()
-    of = [clstm.__version__, clstm.available_kernels()[0], torch.__version__]
+    of = [clstm.__version__, clstm.available_kernels()[0], torch.__version__, WINDOW, TORCH_STEPS]
     groups = {"step": parts_of(STEPWISE, "step"), "free": parts_of(FREE, "free")}
-    every = [part for each in groups.values() for parts in each.values() for part in parts]
+    turns = zip_longest(*(parts for each in groups.values() for parts in each.values()))
+    every = [part for turn in turns for part in turn if part]  # a bit of each group from the start
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # of the new processes: the parts run side by side
     executor = ProcessPoolExecutor(o.threads, get_context("spawn"))
