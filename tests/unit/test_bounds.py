@@ -145,7 +145,7 @@ def test_cancelling_biases_are_covered():
     step = bounds.step_bound(w, x, h, c)
     z = np.broadcast_to(f32(f32(first) + f32(second)), step.z.shape)
     assert bounds.worst(z, step.z, step.z_bound) <= 1
-    assert (step.z_bound < DIFFERENT * bounds.U).all()
+    assert (step.z_bound < 16 * DIFFERENT * bounds.U).all()
     assert ratio(step, *engine_step(w, f32(x), f32(h), f32(c), rng)) <= 1
 
 
