@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
 
-.PHONY: demo test test-long test-arm check format bench baselines clean
+.PHONY: demo test test-long test-arm sweep accuracy check format bench baselines clean
 
 $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
 
@@ -15,6 +15,11 @@ test: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[test]" && $(BIN)/pytest -
 test-long: ; $(BIN)/pytest -m long -rA
 
 test-arm: ; bash tests/native/arm.sh
+
+# Long forms that go on where they were; ARGS="--threads 2", or another --resume.
+sweep: ; PYTHONPATH=tests $(BIN)/python tests/native/sweep.py --resume build/sweep $(ARGS)
+
+accuracy: ; PYTHONPATH=tests $(BIN)/python tests/parity/accuracy.py --resume build/accuracy $(ARGS)
 
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-format --dry-run -Werror $(C_FILES) && $(BIN)/mypy && $(BIN)/stubtest clstm._core --allowlist tests/typing/stubtest.allow
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bounds.tolerances import NEAR
+
 I, H, V = 5, 6, 11  # noqa: E741
 
 
@@ -19,7 +21,7 @@ def arrays(value):
     return value.detach().numpy()
 
 
-def close(ours, theirs, tolerance=2e-6):
+def close(ours, theirs, tolerance=NEAR):
     if isinstance(theirs, tuple | list):
         assert isinstance(ours, tuple | list) and len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):

@@ -23,16 +23,20 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = [Case("step", "LSTM", 1, 16)]
 
 
+def compile_with_core(files: list[Path], out: Path, *flags: str, cc: str = "cc") -> None:
+    core = [*glob.glob(f"{ROOT}/csrc/src/*.c"), *glob.glob(f"{ROOT}/csrc/src/kernels/*.c")]
+    words = [f"-I{ROOT}/csrc/include", *core, *map(str, files), "-o", str(out)]
+    command = [cc, "-O2", *flags, *words, "-lm", "-ldl", "-pthread"]
+    subprocess.run(command, check=True, timeout=300)
+
+
 class Program:
     """c_step, built in a folder of its own that goes when it is closed."""
 
     def __init__(self, cc: str = "cc"):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "c_step"
-        core = [*glob.glob(f"{ROOT}/csrc/src/*.c"), *glob.glob(f"{ROOT}/csrc/src/kernels/*.c")]
-        files = [*core, str(ROOT / "benchmarks" / "c_step.c"), "-o", str(self.path)]
-        command = [cc, "-O2", f"-I{ROOT}/csrc/include", *files, "-lm", "-ldl", "-pthread"]
-        subprocess.run(command, check=True, timeout=300)
+        compile_with_core([ROOT / "benchmarks" / "c_step.c"], self.path, cc=cc)
 
     def close(self) -> None:
         self.folder.cleanup()

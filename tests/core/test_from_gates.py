@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import ModelFormatError, nn
 from clstm.formats import from_gates
 from samples import rng_of
@@ -81,7 +82,7 @@ def run(gates, layer=None, layout="split", **options):
 
 
 def check(got, expected):
-    np.testing.assert_allclose(got, expected, atol=2e-6)
+    np.testing.assert_allclose(got, expected, atol=NEAR)
 
 
 @pytest.mark.parametrize("changed", [

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import ModelFormatError, UnsupportedError, nn
 from samples import floats, recurrent_tensors, rng_of
 
@@ -165,7 +166,7 @@ def test_from_torch_takes_live_grus_and_rnns(kind, options):
         alone = [a.numpy() for a in module(torch.from_numpy(x[0]))]
     for got, expected in zip((*model(x), *model(x[0])), (y, h, *alone), strict=True):
         assert got.shape == expected.shape and got.dtype == np.float32
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(got, expected, atol=NEAR)
 
 
 @pytest.mark.parametrize("kind", ["GRUCell", "RNNCell"])
@@ -175,12 +176,12 @@ def test_a_bare_cell_is_one_step_and_returns_h(kind):
     model, x, h = clstm.from_torch(module), floats(rng_of(2), 2, 3), floats(rng_of(3), 2, 4)
     with torch.no_grad():
         expected = module(torch.from_numpy(x), torch.from_numpy(h)).numpy()
-    np.testing.assert_allclose(model(x, h), expected, atol=1e-6)
-    np.testing.assert_allclose(model(x[0], h[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(model(x, h), expected, atol=NEAR)
+    np.testing.assert_allclose(model(x[0], h[0]), expected[0], atol=NEAR)
     with pytest.raises(clstm.ShapeError, match=f"nn.{kind[:3]}"):
         model(x[None])
     stream = model.stream(h[0])
-    np.testing.assert_allclose(stream.step(x[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(stream.step(x[0]), expected[0], atol=NEAR)
     assert stream.state.shape == (4,)
 
 
@@ -193,8 +194,8 @@ def test_a_state_is_h_alone(layer):
     np.testing.assert_array_equal(stream.state, h)
     y = stream.run(x)
     again, h_n = model(x, h)
-    np.testing.assert_allclose(y, again, atol=1e-6)
-    np.testing.assert_allclose(stream.state, h_n, atol=1e-6)
+    np.testing.assert_allclose(y, again, atol=NEAR)
+    np.testing.assert_allclose(stream.state, h_n, atol=NEAR)
     copy = model.stream(snapshot=stream.snapshot())
     np.testing.assert_array_equal(copy.step(x[0]), stream.step(x[0]))
     for wrong in ((h, h), (h,), h[:1], [h]):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import DTypeError, ModelFormatError, ShapeError, nn
 from samples import floats, linear_tensors, recurrent_tensors, rng_of, same_bits
 
@@ -49,7 +50,7 @@ X = floats(rng_of(9), T, B, I)
 def test_every_value_is_what_numpy_makes_of_the_layers(value):
     m = model(value)
     y, state = m(X)
-    np.testing.assert_allclose(y, values(X)[value], atol=1e-6)
+    np.testing.assert_allclose(y, values(X)[value], atol=NEAR)
     assert m.output_size == y.shape[-1] and len(state) == 2
     assert same_bits(m.stream().run(X[:, 0]), y[:, 0])
 
@@ -61,7 +62,7 @@ def test_several_outputs_are_a_tuple_in_their_order():
         ys, _ = m(x)
         assert isinstance(ys, tuple) and len(ys) == 4
         for y, k in zip(ys, (8, 1, 10, 8), strict=True):
-            np.testing.assert_allclose(y, v[k][axes], atol=1e-6)
+            np.testing.assert_allclose(y, v[k][axes], atol=NEAR)
             assert y.flags.c_contiguous
         assert not np.may_share_memory(ys[0], ys[3])
     stream = m.stream()
@@ -173,11 +174,11 @@ def test_an_embedding_may_stand_behind_the_input_again():
     lstm = {n: a for n, a in TENSORS.items() if n.startswith("a.")}
     m = clstm.from_state_dict(TABLES | lstm, layers=layers)
     expected = alone([A], TABLES["e.weight"][TOKENS]) + TABLES["f.weight"][TOKENS]
-    np.testing.assert_allclose(m(TOKENS)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(m(TOKENS)[0], expected, atol=NEAR)
     assert (m.input_size, m.num_embeddings) == (None, 7)
     later = [nn.Identity(), nn.Embedding("e"), A]
     m = clstm.from_state_dict({"e.weight": TABLES["e.weight"]} | lstm, layers=later)
-    np.testing.assert_allclose(m(TOKENS)[0], alone([A], TABLES["e.weight"][TOKENS]), atol=1e-6)
+    np.testing.assert_allclose(m(TOKENS)[0], alone([A], TABLES["e.weight"][TOKENS]), atol=NEAR)
 
 
 # ---- what does not fit --------------------------------------------------------------------------
@@ -216,4 +217,4 @@ def test_a_later_reader_tells_a_width():
     layers = [nn.Tanh(), nn.ReLU(), nn.Add((0, 2)), P]
     m = clstm.from_state_dict({n: TENSORS[n] for n in ("p.weight", "p.bias")}, layers=layers)
     assert m.input_size == I
-    np.testing.assert_allclose(m(X)[0], alone([P], X + np.maximum(np.tanh(X), 0)), atol=1e-6)
+    np.testing.assert_allclose(m(X)[0], alone([P], X + np.maximum(np.tanh(X), 0)), atol=NEAR)

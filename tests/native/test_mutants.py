@@ -22,6 +22,7 @@ BEST = clstm.available_kernels()[0]
 CHECKS = {  # programs, and the flags that they are built with
     "check_kernels": (build.CHECK_KERNELS, ("-O2",)),
     "check_models": (build.CHECK_MODELS, ("-O2",)),
+    "sweep": (("sweep_activations.c",), ("-O2",)),
     "cells": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "digest": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "modes": (("modes.c", "drive.c", "check.c"), ("-O2",)),
@@ -54,6 +55,7 @@ def arguments(check, kernel, packs):
     return {
         "check_kernels": kernel,
         "check_models": [packs["cells"], *kernel],
+        "sweep": [*(kernel or [BEST]), 61],
         "digest": [packs["run"], 50_000, *kernel],
         "cells": [packs["cells"], 100_000, *kernel],
         "modes": [packs["run"], 4],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx_worker import Worker
 
 import clstm
+from bounds.tolerances import FAR, NEAR
 
 ort = pytest.importorskip("onnxruntime")
 ort.set_default_logger_severity(4)
@@ -134,8 +135,8 @@ def agree(op, attrs, tensors, inputs) -> None:
     other = run_ort(op, attrs, tensors, inputs)
     for i, (word, expected) in enumerate((("y", y), ("h", y_h), ("c", y_c))):
         if found[i] is not None:
-            close(found[i], expected, f"{word} and the reference", 4e-6)
-            close(found[i], other[i], f"{word} and ONNX Runtime", 2e-5)
+            close(found[i], expected, f"{word} and the reference", NEAR)
+            close(found[i], other[i], f"{word} and ONNX Runtime", FAR)
 
 
 @pytest.mark.parametrize("op", CASES)
@@ -164,15 +165,15 @@ def test_clip_of_the_cell() -> None:
         om.reference("LSTM", attrs, tensors, clip_cell)[0][:, 0] for clip_cell in (False, True)
     ]
     assert np.abs(forms[0] - forms[1]).max() > 0.02
-    close(run_ort("LSTM", attrs, tensors, ("X",))[0], forms[0], "ONNX Runtime", 4e-6)
-    close(run_clstm("LSTM", attrs, tensors, ("X",))[0], forms[0], "the file", 4e-6)
+    close(run_ort("LSTM", attrs, tensors, ("X",))[0], forms[0], "ONNX Runtime", NEAR)
+    close(run_clstm("LSTM", attrs, tensors, ("X",))[0], forms[0], "the file", NEAR)
     weights = {
         f"weight_{w}_l0": np.concatenate([np.split(tensors[k][0], 4)[i] for i in (0, 2, 3, 1)])
         for w, k in (("ih", "W"), ("hh", "R"))
     }
     layer = clstm.nn.LSTM(clip=0.5, cell_clip=0.5)
     y = clstm.from_state_dict(weights, layers=[layer])(tensors["X"])[0]
-    close(y, forms[1], "cell_clip", 4e-6)
+    close(y, forms[1], "cell_clip", NEAR)
 
 
 @pytest.mark.parametrize("layout", [0, 1])
@@ -264,8 +265,8 @@ def _check_node(proto, given_, weights, node, layout, expected) -> None:
         h = h.swapaxes(0, 1)
     if full["Y_h"] is not None:
         found = h[-1:] if h.shape[0] == 2 and full["Y_h"].shape[0] == 1 else h
-        close(found.reshape(full["Y_h"].shape), full["Y_h"], f"{node.op_type} Y_h", 4e-6)
+        close(found.reshape(full["Y_h"].shape), full["Y_h"], f"{node.op_type} Y_h", NEAR)
     if full["Y"] is not None:
         split = (*y.shape[:2], -1, full["Y"].shape[-1])
         found = y.reshape(split) if layout else y.reshape(split).swapaxes(1, 2)
-        close(found, full["Y"], f"{node.op_type} Y", 4e-6)
+        close(found, full["Y"], f"{node.op_type} Y", NEAR)
