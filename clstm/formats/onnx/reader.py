@@ -12,7 +12,8 @@ import numpy as np
 from clstm import nn
 from clstm.axes import FEATURE, ROW, AnySize, Axis, Size, StateRow, Value, refuse, row_slice
 from clstm.errors import ClstmError, ModelFormatError, UnsupportedError
-from clstm.graph import Graph, Tensors
+from clstm.graph import Graph
+from clstm.node import Tensors
 
 from ..source import shown
 from .const import Const
@@ -262,7 +263,8 @@ class Reader:
         if graph.stepwise and len(layers) > 1 and any(a.size != 1 for a in graph.rows):
             # What is more than a cell runs over time, so that rows of x would be time steps.
             raise refuse("the graph", "a single step of a batch through a cell and other layers",
-                         "export it with a batch of 1, and stream it")  # fmt: skip
+                         "export it with a batch of 1; then m.stream() takes the steps of one "
+                         "sequence, and m(x[None], state) one step of a batch")  # fmt: skip
         return layers, tensors
 
     def _pairs(
