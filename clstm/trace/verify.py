@@ -112,11 +112,12 @@ def _flat(value: Any) -> list[np.ndarray]:
 
 
 def _agree(expected: Arrays, y: Arrays, final: Arrays) -> bool:
-    """Whether forward returns y and states of the model, in its order, or states alone. Those that
-    it drops the model returns all the same."""
-    n = len(y) if all(map(_equal, expected, y)) and len(expected) >= len(y) else 0
-    left = iter(final)
-    return all(any(_equal(a, b) for b in left) for a in expected[n:])
+    """Whether forward returns y and states of the model in its order, of which it may drop some
+    (the model returns them all the same), or all states and no y."""
+    n, left = len(y), iter(final)
+    if n and len(expected) >= n and all(map(_equal, expected, y)):
+        return all(any(_equal(a, b) for b in left) for a in expected[n:])
+    return len(expected) == len(final) and all(map(_equal, expected, final))
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

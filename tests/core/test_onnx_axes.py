@@ -93,7 +93,13 @@ def test_two_directions_and_their_sum() -> None:
 REFUSED: dict[str, tuple[list[Any], list[str], dict[str, Any], str]] = {
     "a step that is not the last": (
         [*lstm(), node("Gather", ["Y", "k"], ["out"], axis=0, name="pick")], ["out"],
-        {"k": np.array(0)}, "Gather 'pick'.*last only"),
+        {"k": np.array(1)}, "Gather 'pick'.*last only"),
+    "a mean over time": (
+        [*lstm(), node("ReduceMean", ["Y", "z"], ["out"], name="mean")], ["out"],
+        {"z": np.array([0])}, "ReduceMean 'mean'.*over axis 0.*outside of the model"),
+    "a sum of all": (
+        [*lstm(), node("ReduceSum", ["Y"], ["out"], name="sum")], ["out"], {},
+        "ReduceSum 'sum'.*over axis 0"),
     "a row of the batch": (
         [*lstm(), node("Gather", ["Y", "k"], ["out"], axis=1, name="pick")], ["out"],
         {"k": np.array(0)}, "Gather 'pick'"),
