@@ -248,7 +248,7 @@ JOINT = {"i2g.weight": np.zeros((4 * H, I)), "o2g.weight": np.zeros((4 * H, H))}
     ("split", LSTM | {"b_f": np.array(["x"] * H)}, "b_f: expected real numbers"),
     ("split", LSTM | {"b_f": object()}, "b_f: "),
     ("hx", HX | {"W_xi": np.zeros((H, I))}, "W_xi: no name of layout 'hx'; .*W_i, b_i"),
-    ("hx", HX | {"W_i": np.zeros((H, H + I + 1))}, r"W_i: expected 5 outputs of 8 inputs .*\(5, 9\)"),
+    ("hx", HX | {"W_i": np.zeros((H, H + I + 1))}, r"W_i: expected 5 outputs of 8 .*\(5, 9\)"),
     ("hx", HX | {"W_o": np.zeros((H + 1, H + I + 1))}, "W_o: expected 5 outputs of 8 inputs"),
     ("hx", HX | {"W_i": np.zeros((H, H))}, r"W_i: expected shape \(H, H \+ I\)"),
     ("chx", HX, "W_i: expected 5 outputs"),
