@@ -11,9 +11,9 @@ import os
 import platform
 import shutil
 import subprocess
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -78,7 +78,7 @@ def run(command, **options):
         except OSError as error:
             if pause is None or error.errno not in SHORT_OF:
                 raise
-            time.sleep(pause)
+            sleep(pause)
 
 
 def succeed(command, **options):

@@ -20,7 +20,7 @@ def test_a_process_that_cannot_start_now_is_started_later(number, monkeypatch):
         return start(*args, **options)
 
     monkeypatch.setattr(build.subprocess, "run", short_of_something)
-    monkeypatch.setattr(build.time, "sleep", pauses.append)
+    monkeypatch.setattr(build, "sleep", pauses.append)
     assert build.succeed([sys.executable, "-c", "print(7)"]) == "7\n"
     assert tuple(pauses) == build.PAUSES
     failures += [1] * (len(build.PAUSES) + 1)
@@ -29,7 +29,7 @@ def test_a_process_that_cannot_start_now_is_started_later(number, monkeypatch):
 
 
 def test_what_is_no_program_fails_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(build.time, "sleep", lambda seconds: pytest.fail("it was tried again"))
+    monkeypatch.setattr(build, "sleep", lambda seconds: pytest.fail("it was tried again"))
     with pytest.raises(FileNotFoundError):
         build.run([tmp_path / "nothing"])
     (tmp_path / "text").write_text("words")
