@@ -21,7 +21,7 @@ from .constants import Folder
 from .nodes import MOST_DEPTH, FileNode, attributes, check_schema
 from .operators import Op, apply
 from .partial import Partial
-from .recurrent import Operator
+from .recurrent import Operator, joined
 from .roles import Input, Roles, crossing
 from .tensors import TensorReader
 
@@ -234,7 +234,9 @@ class Reader:
                 cause = "is constant" if value is not None else "is not computed"
                 raise refuse(f"output {shown(o.name)}", cause)
             found.append((o.name, value))
-        states, values = self._pairs(found)
+        states, values = self._pairs(
+            [(name, joined(f"output {shown(name)}", value)) for name, value in found]
+        )
         if self.ragged and any(self.ragged):
             if not all(self.ragged):
                 raise refuse("sequence_lens", "some recurrent operators read them, some do not")
