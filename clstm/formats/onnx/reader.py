@@ -81,7 +81,7 @@ class Reader:
                 dims.setdefault(word, Size((row,)))
         for i in self.inputs:
             if i.name in self.roles.states:
-                value = self.graph.state(i.name, i.sizes(), self.roles.states[i.name])
+                value = self.graph.state(i.name, self._sizes(i), self.roles.states[i.name])
                 axes = [
                     Axis(ROW, None, dims[w].rows) if a.kind == ROW and w in dims else a
                     for a, w in zip(value.axes, i.words, strict=True)
@@ -91,6 +91,16 @@ class Reader:
                 scope[i.name] = Lengths()
             elif i is not x:
                 scope[i.name] = self._other(i, x)
+
+    def _sizes(self, i: Input) -> list[int | None]:
+        """Those of a state. Where the file leaves open how many layers it has, as many as there
+        are directions of recurrent operators: no other number fits all of them."""
+        sizes, layers = i.sizes(), self.roles.states[i.name]
+        if [sizes[axis] for axis in layers] == [None]:
+            found = [attributes(node, self.tensors).get("direction")
+                     for node in self.roles.top if node.op in _RECURRENT]  # fmt: skip
+            sizes[layers[0]] = sum(2 if d == "bidirectional" else 1 for d in found) or None
+        return sizes
 
     def _other(self, i: Input, x: Input) -> UnsupportedError:
         """Why an input has no role."""
