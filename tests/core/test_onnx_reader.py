@@ -280,6 +280,5 @@ def test_a_state_whose_number_of_layers_is_left_open() -> None:
     open_ = inputs | {w: (FLOAT, ["l", "b", H]) for w in ("h0", "c0")}
     fixed, free = (clstm.load(file(nodes, i, outputs, tensors)) for i in (inputs, open_))
     assert free.fingerprint == fixed.fingerprint
-    x, state = array(5, 3, N), (array(2, 3, H), array(2, 3, H))
-    for a, b in zip(free(x, state)[1], fixed(x, state)[1], strict=True):
-        assert np.array_equal(a, b)
+    x, state = array(5, 3, N), [(array(1, 3, H), array(1, 3, H)) for _ in range(2)]
+    assert np.array_equal(free(x, state)[0], fixed(x, state)[0])
