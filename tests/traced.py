@@ -69,6 +69,7 @@ def parts(m):
     m.emb = nn.Embedding(V, I)
     m.a = nn.LSTM(I, H, batch_first=True)
     m.b = nn.LSTM(H, H, 2, batch_first=True, dropout=0.5)
+    m.gate, m.vector = nn.Linear(H, 1), nn.Parameter(torch.randn(H))
     m.gru = nn.GRU(I, H, batch_first=True)
     m.rnn = nn.RNN(H, 4, nonlinearity="relu", batch_first=True)
     m.both = nn.LSTM(I, 4, 2, batch_first=True, bidirectional=True, proj_size=3)

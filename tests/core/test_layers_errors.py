@@ -45,7 +45,7 @@ REFUSED = {
     "rows of no GRU's gates": (nn.GRU(), GRU | {"weight_ih_l0": zeros(13, 3)}, "weight_ih_l0",
                                r"a GRU has 3 \* hidden_size rows", "13"),
     "mixed sizes": (nn.LSTM(), TWO | {"weight_ih_l1": zeros(20, 4), "weight_hh_l1": zeros(20, 5)},
-                    "weight_ih_l1", r"4 \* hidden_size", "20"),
+                    "weight_ih_l1", r"4 \* hidden_size rows, 16 as its other", r"\(20, 4\)"),
     "mixed inputs": (nn.LSTM(), TWO | {"weight_ih_l1": zeros(16, 5)}, "weight_ih_l1",
                      r"\(16, 4\)", r"\(16, 5\)"),
     "mixed directions": (nn.GRU(), GRU | {f"{n}_reverse": a for n, a in made(nn.GRU()).items()}
@@ -131,6 +131,28 @@ def test_an_option_out_of_range_is_a_value_error(kind, options):
     name = next(iter(options))
     with pytest.raises(ValueError, match=name):
         kind(**options)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.LSTM(activations=["Sigmoid", "Swish", "Tanh"]), lambda: nn.RNN(activations="gelu"),
+    lambda: nn.GRU(activations=["Sigmoid"]), lambda: nn.LSTM(activations=7),
+])  # fmt: skip
+def test_an_unknown_activation_is_an_error_of_ours(make):
+    with pytest.raises(ModelFormatError, match="activations"):
+        make()
+
+
+def test_what_is_guessed_is_named_with_what_was_found():
+    wrong = PROJECTED | {"weight_hr_l0": zeros(2, 5)}
+    with pytest.raises(ModelFormatError, match=r"weight_hh_l0.*weight_hr_l0, \(2, 5\).*\(16, 2\)"):
+        clstm.from_state_dict(wrong)
+    with pytest.raises(ModelFormatError, match=r"weight_hh_l0.*it has columns, found .*\(16, 3\)"):
+        clstm.from_state_dict(LSTM | {"weight_hh_l0": zeros(16, 3)})
+    for layer, tensors, there in (
+        (nn.LSTM(), made(nn.LSTMCell()), "weight_ih"), (nn.LSTMCell(), LSTM, "weight_ih_l0"),
+    ):  # fmt: skip
+        with pytest.raises(ModelFormatError, match=f"is missing; there is {there}$"):
+            clstm.from_state_dict(tensors, layers=[layer])
 
 
 def test_activations_of_two_directions_need_two():

@@ -153,6 +153,29 @@ def test_operator(op: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("op", om.GATES)
+def test_an_operators_own_y_comes_as_torch_has_it(op: str, direction: str, layout: int) -> None:
+    """A file of one node, whose Y keeps its axis of directions: the same model as with both
+    directions on the last axis."""
+    rng = np.random.default_rng(len(op) + layout)
+    n, t, b, i, h = 2 if direction == "bidirectional" else 1, 5, 3, 4, 6
+    rows = om.GATES[op] * h
+    shapes = {"X": (t, b, i), "W": (n, rows, i), "R": (n, rows, h), "B": (n, 2 * rows)}
+    tensors = {w: rng.uniform(-0.7, 0.7, s).astype(np.float32) for w, s in shapes.items()}
+    attrs = {"direction": direction} | ({"layout": layout} if layout else {})
+    y, y_h, _ = om.reference(op, attrs, tensors)
+    x = tensors["X"].swapaxes(0, 1) if layout else tensors["X"]
+    whole = WORKER[0].call(om.model(op, attrs, tensors, flat=False), x, None, None)
+    flat = WORKER[0].call(om.model(op, attrs, tensors), x, None, None)
+    alone = WORKER[0].call(om.model(op, attrs, tensors, flat=False, outputs=("Y",)), x, None, None)
+    expected = y.transpose(0, 2, 1, 3).reshape(t, b, n * h)
+    for found, state in (whole, flat, alone):
+        close(found, expected.swapaxes(0, 1) if layout else expected, f"{op} Y", 4e-6)
+        close(state[0] if op == "LSTM" else state, y_h, f"{op} Y_h", 4e-6)
+
+
 def test_clip_of_the_cell() -> None:
     """ "The input of activations" may mean the c that goes through h(), or not: ONNX Runtime does
     not clip it, nor does a file's LSTM here; nn.LSTM's cell_clip does."""

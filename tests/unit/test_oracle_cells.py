@@ -463,6 +463,8 @@ def test_wiring_is_torchs():
     y, final = oracle.forward(layers, tensors, x.numpy())
     close(y, expected)
     close(final[0], state[0])
+    first = oracle.forward([*layers, layer("First")], tensors, x.numpy())[0]
+    close(first, expected[:1].expand(5, -1, -1))
     layers.append(layer("Output", inputs=(7, 3, 6), last=(False, True, True)))
     whole, one, two = oracle.forward(layers, tensors, x.numpy())[0]
     close(whole, expected)

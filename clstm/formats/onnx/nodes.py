@@ -61,9 +61,11 @@ def check_schema(node: FileNode, found: Mapping[str, Any], opset: int) -> None:
     except defs.SchemaError:
         raise UnsupportedError(f"{node.name}: no operator of ONNX's operator set {opset}") from None
     if not schema.min_input <= len(node.inputs) <= schema.max_input:
-        raise ModelFormatError(f"{node.name}: {len(node.inputs)} inputs")
+        raise ModelFormatError(f"{node.name}: {len(node.inputs)} inputs, expected "
+                               f"{schema.min_input} ... {schema.max_input}")  # fmt: skip
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
-        raise ModelFormatError(f"{node.name}: {len(node.outputs)} outputs")
+        raise ModelFormatError(f"{node.name}: {len(node.outputs)} outputs, expected "
+                               f"{schema.min_output} ... {schema.max_output}")  # fmt: skip
     for attr in node.proto.attribute:
         known = schema.attributes.get(attr.name)
         # onnx's own annotations do not know that its enumeration is one of integers.
