@@ -172,8 +172,8 @@ def test_an_operators_own_y_comes_as_torch_has_it(op: str, direction: str, layou
     alone = WORKER[0].call(om.model(op, attrs, tensors, flat=False, outputs=("Y",)), x, None, None)
     expected = y.transpose(0, 2, 1, 3).reshape(t, b, n * h)
     for found, state in (whole, flat, alone):
-        close(found, expected.swapaxes(0, 1) if layout else expected, f"{op} Y", 4e-6)
-        close(state[0] if op == "LSTM" else state, y_h, f"{op} Y_h", 4e-6)
+        close(found, expected.swapaxes(0, 1) if layout else expected, f"{op} Y", NEAR)
+        close(state[0] if op == "LSTM" else state, y_h, f"{op} Y_h", NEAR)
 
 
 def test_clip_of_the_cell() -> None:
