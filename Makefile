@@ -24,4 +24,4 @@ bench: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[bench]" && $(BIN)/python
 
 baselines: ; $(BIN)/python tests/native/counts.py
 
-clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so
+clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so clstm/include clstm/lib
