@@ -12,7 +12,7 @@ from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from libc.stdint cimport int64_t
 
-from clstm cimport capi
+cimport clstm.capi as capi
 
 import operator
 import sys
@@ -464,3 +464,41 @@ cdef class Bound:
             capi.clstm_step(stream.handle, <const float *>self.xs.buf, <float *>self.ys.buf)
         stream.steps += 1
         clstm_leave(&stream.busy)
+
+
+# ---- for other Cython code: clstm/__init__.pxd ------------------------------------------
+
+
+cdef int acquire(Stream stream) except -1:
+    if stream is None:
+        raise TypeError("expected a Stream, got None")
+    return stream.enter()
+
+
+cdef void release(Stream stream) noexcept nogil:
+    clstm_leave(&stream.busy)
+
+
+cdef void step(Stream stream, const float *x, float *y) noexcept nogil:
+    capi.clstm_step(stream.handle, x, y)
+    stream.steps += 1
+
+
+cdef void step_token(Stream stream, int64_t token, float *y) noexcept nogil:
+    capi.clstm_step_token(stream.handle, token, y)
+    stream.steps += 1
+
+
+cdef void run(Stream stream, size_t n_steps, const float *x, float *y) noexcept nogil:
+    capi.clstm_run(stream.handle, n_steps, x, y)
+    stream.steps += n_steps
+
+
+cdef void run_tokens(Stream stream, size_t n_steps, const int64_t *tokens, float *y) noexcept nogil:
+    capi.clstm_run_tokens(stream.handle, n_steps, tokens, y)
+    stream.steps += n_steps
+
+
+cdef void reset(Stream stream) noexcept nogil:
+    capi.clstm_reset(stream.handle)
+    stream.steps = 0
