@@ -66,7 +66,8 @@ class Library(build_clib):
             shutil.copy(header, include)
         shutil.copy(Path(self.build_clib, self.compiler.library_filename("clstm")), lib)
         text = Path("csrc/clstm.pc.in").read_text(encoding="utf-8")
-        for name, value in {"PREFIX": "../..", "VERSION": VERSION, "LIBS": " ".join(LIBS)}.items():
+        words = {"INCLUDE": "../../include", "VERSION": VERSION, "LIBS": " ".join(LIBS)}
+        for name, value in words.items():
             text = text.replace(f"@{name}@", value)
         Path(lib, "pkgconfig", "clstm.pc").write_text(text, encoding="utf-8")
 

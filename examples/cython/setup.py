@@ -5,4 +5,4 @@ from setuptools import Extension, setup
 import clstm
 
 module = Extension("closed_loop", ["closed_loop.pyx"], include_dirs=[clstm.get_include()])
-setup(ext_modules=cythonize([module]))
+setup(name="closed_loop", ext_modules=cythonize([module]), py_modules=[])
