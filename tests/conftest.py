@@ -5,8 +5,9 @@ threads that wait for each other by spinning take the time of those that work.""
 import os
 from pathlib import Path
 
-import packages
 import pytest
+
+import packages
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
