@@ -23,6 +23,9 @@ O2 = ("-O2", "-Wall", "-Wextra")  # the cc line, and what it warns of
 ORACLE = ("oracle.c", "oracle_cells.c", "check.c")
 CHECK_KERNELS = ("check_kernels.c", "check_cells.c", *ORACLE)
 CHECK_MODELS = ("check_models.c", "oracle_model.c", *ORACLE)
+linux = pytest.mark.skipif(
+    not platform.system() == "Linux", reason="not run: no LD_PRELOAD or seccomp here"
+)
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 
