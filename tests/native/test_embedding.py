@@ -20,7 +20,7 @@ from packages import ROOT, borrow, unpack
 
 PAGE = ROOT / "docs/embedding.md"
 BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
-BUILD_WHEEL = "python3 -m pip wheel -q --no-deps -w dist ."
+BUILD_WHEEL = "python3 -m pip wheel -q --no-deps -w build/dist ."
 TOOLS = {"cmake": "cmake", "rustc": "rustc"}  # a block that begins with one needs it
 
 
@@ -79,8 +79,8 @@ def test_the_page_is_what_its_commands_print(place, wheel, tmp_path):
         need(found(tool), tool)
     # pip is kept from building again what the session has built with the same hook.
     assert page.count(f"$ {BUILD_WHEEL}\n") == 1
-    (place / "dist").mkdir()
-    shutil.copy(wheel, place / "dist")
+    (place / "build/dist").mkdir(parents=True)
+    shutil.copy(wheel, place / "build/dist")
     got, expected = follow(place, page.replace(f"$ {BUILD_WHEEL}\n", ""), tmp_path, missing)
     assert settled(got) == settled(expected)
     assert len(got) >= 7 - len(missing)
