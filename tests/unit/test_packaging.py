@@ -3,11 +3,14 @@
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import packages
 
@@ -79,3 +82,18 @@ def test_the_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> No
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == "(3,)"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="not run: no tomllib")
+def test_the_wheels_of_every_system_are_tested_with_files_that_exist() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheels = project["tool"]["cibuildwheel"]
+    oldest = project["project"]["requires-python"].removeprefix(">=").replace(".", "")
+    assert wheels["build"].split()[0] == f"cp{oldest}-*"
+    files = re.findall(r"\{project\}/(\S+)", wheels["test-command"])
+    assert files and all((ROOT / name).is_file() for name in files)
+    page = (ROOT / "docs/packaging.md").read_text(encoding="utf-8")
+    for word in ("manylinux", "musllinux", "macOS", "Windows", "cp314t", "abi3"):
+        assert word in page
