@@ -2,8 +2,9 @@
 //! Streams numbers from standard input through a model, a line of outputs per frame.
 //!     rustc -O examples/rust/stream.rs -C link-args="$(clstm config --libs)"
 //!     ./stream model.clstm < frames.txt
-use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::ffi::{c_void, CStr, CString};
 use std::io::{BufRead, Write};
+use std::os::raw::{c_char, c_int};
 
 extern "C" {
     // clstm.h, as far as it is needed here

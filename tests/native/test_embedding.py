@@ -2,6 +2,7 @@
 """docs/embedding.md, word for word: in the unpacked sdist, a fresh environment and one shell, the
 commands of the page print what stands there. And what the page promises beside them."""
 
+import ctypes
 import os
 import re
 import shlex
@@ -157,6 +158,25 @@ def test_the_extension_keeps_its_engine_to_itself():
         pytest.skip("not run: the names of other systems have a library each")
     names = build.succeed([nm, "-D", "--defined-only", _core.__file__])
     assert "PyInit__core" in names and "clstm_" not in names
+
+
+PLUGIN = """
+#include <clstm.h>
+__attribute__((visibility("default"))) int plugin(void) { return clstm_abi_version(); }
+"""
+
+
+@linux
+def test_a_plugin_takes_the_static_library_and_keeps_its_names(tmp_path):
+    (tmp_path / "plugin.c").write_text(PLUGIN)
+    flags = shlex.split(_embed.flags(cflags=True, libs=True))
+    flags += ["-Wl,--exclude-libs,libclstm.a", "-Wl,-z,defs"]
+    path = tmp_path / "plugin.so"
+    build.succeed(["cc", "-shared", "-fPIC", tmp_path / "plugin.c", *flags, "-o", path])
+    assert ctypes.CDLL(str(path)).plugin() == 1
+    names = re.findall(r"(?m) T (\w+)$", build.succeed([need(found("nm"), "nm"), "-D", path]))
+    assert names == ["plugin"]
+    assert "--exclude-libs,libclstm.a" in PAGE.read_text(encoding="utf-8")
 
 
 # ---- CMake ----------------------------------------------------------------------------------
