@@ -6,9 +6,9 @@
 
 #include "clstm.h"
 
-clstm_status clstm_model_load(const char *, const clstm_options *, clstm_model **, char *);
+clstm_status clstm_model_load(const char *, const clstm_options *, clstm_model **, char[256]);
 clstm_status clstm_model_load_memory(const void *, size_t, const clstm_options *, clstm_model **,
-                                     char *);
+                                     char[256]);
 void clstm_model_free(clstm_model *);
 size_t clstm_input_size(const clstm_model *);
 size_t clstm_vocabulary(const clstm_model *);
