@@ -32,10 +32,10 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
     return target
 
 
-def copy_tree(target: Path) -> None:
+def copy_tree(target: Path, source: Path = ROOT) -> None:
     """As a checkout: setuptools writes into the tree that it builds."""
     target.mkdir()
-    names = [str(p) for p in ROOT.iterdir() if p.name not in IGNORED]
+    names = [str(p) for p in source.iterdir() if p.name not in IGNORED]
     subprocess.run(["cp", "-r", *names, str(target)], check=True)
     for pattern in BUILT:
         for path in [*target.glob(f"**/{pattern}")]:

@@ -35,7 +35,7 @@ def test_the_sdist_has_every_source_and_what_readme_runs(sdist: Path, tmp_path: 
 
 def test_two_sdists_are_the_same_bytes(sdist: Path, tmp_path: Path) -> None:
     """From another copy, at another time, with files of other times and rights of the group."""
-    packages.copy_tree(tmp_path / "tree")
+    packages.copy_tree(tmp_path / "tree", sdist.parent / "tree")
     for path in (tmp_path / "tree").rglob("*"):
         os.utime(path, (1, 1))
         path.chmod(path.stat().st_mode | 0o020)
