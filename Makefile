@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp' '*.hpp' 2>/dev/null || find csrc tests examples -name '*.[ch]' -o -name '*.[ch]pp')
 
 .PHONY: demo test test-long test-arm sweep accuracy check format bench baselines clean
 
@@ -29,4 +29,4 @@ bench: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[bench]" && $(BIN)/python
 
 baselines: ; $(BIN)/python tests/native/counts.py
 
-clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so
+clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so clstm/include clstm/lib

@@ -27,6 +27,9 @@ CHECK_KERNELS = ("check_kernels.c", "check_cells.c", *ORACLE)
 CHECK_MODELS = ("check_models.c", "oracle_model.c", *ORACLE)
 PAUSES = (1, 5, 20)  # seconds
 SHORT_OF = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
+linux = pytest.mark.skipif(
+    not platform.system() == "Linux", reason="not run: no LD_PRELOAD or seccomp here"
+)
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 

@@ -26,7 +26,7 @@ PRODUCTS = ("cell", "product", "rows")  # what the table of a set points to, and
 
 def setup_flags():
     text = (ROOT / "setup.py").read_text()
-    return ast.literal_eval(re.search(r"extra_compile_args=(\[.*?\])", text, re.DOTALL)[1])
+    return ast.literal_eval(re.search(r"^FLAGS = (\[.*?\])", text, re.DOTALL | re.MULTILINE)[1])
 
 
 def functions(objdump, path):

@@ -11,13 +11,10 @@ import pytest
 
 import build
 import clstm
-from build import TESTS_C
+from build import linux
 from clstm import nn
 
 STEPS = 1_000_000
-linux = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="not run: no LD_PRELOAD here"
-)
 
 
 def weights(rng, prefix, rows, n_in, out, hidden=None):
@@ -88,13 +85,9 @@ def file(model, tmp_path_factory):
 
 @linux
 @pytest.mark.parametrize("kernel", clstm.available_kernels())
-def test_no_allocation_in_c(kernel, builder, file, tmp_path):
-    if "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"):
-        pytest.skip("not run: the counter is written for glibc")
-    counter = tmp_path / "count_alloc.so"
-    build.succeed(["cc", "-O2", "-shared", "-fPIC", TESTS_C / "count_alloc.c", "-o", counter])
+def test_no_allocation_in_c(kernel, builder, file, count_alloc):
     program = builder(("alloc_steps.c",))
-    env = {**os.environ, "LD_PRELOAD": str(counter), "CLSTM_KERNEL": kernel}
+    env = {**os.environ, "LD_PRELOAD": str(count_alloc), "CLSTM_KERNEL": kernel}
     out = build.succeed([program, file, STEPS if kernel != "scalar" else STEPS // 10], env=env)
     assert re.search(r"\d+ steps: 0 allocations \(and 1 of our own\)", out), out
 
