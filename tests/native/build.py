@@ -23,6 +23,7 @@ O2 = ("-O2", "-Wall", "-Wextra")  # the cc line, and what it warns of
 ORACLE = ("oracle.c", "oracle_cells.c", "check.c")
 CHECK_KERNELS = ("check_kernels.c", "check_cells.c", *ORACLE)
 CHECK_MODELS = ("check_models.c", "oracle_model.c", *ORACLE)
+MANY_CALLERS = (("many_callers.c", "check.c"), ("-O1", "-g", "-fsanitize=thread"))
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 
@@ -49,6 +50,13 @@ def gcc():
     if path and "clang" in run([path, "--version"]).stdout:
         return None
     return path
+
+
+@functools.cache
+def links(cc, *flags):
+    """Can this compiler make a program with these flags? Run-time libraries are packages apart."""
+    command = [cc, *flags, "-x", "c", "-", "-o", os.devnull]
+    return bool(cc) and run(command, input="int main(void) { return 0; }").returncode == 0
 
 
 def itself(cc):
