@@ -21,5 +21,5 @@ cdef class Stream:
     cdef int enter(self) except -1
     cdef int64_t token(self, x) except -1
     cdef int _step(self, x, out) except -1
-    cdef _get(self)
-    cdef _set(self, flat)
+    cdef tuple _get(self)
+    cdef _set(self, flat, steps)

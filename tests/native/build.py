@@ -37,10 +37,21 @@ def found(*names):
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
+CLANGS = tuple(f"clang-{n}" for n in range(30, 10, -1))
+
+
 @functools.cache
 def clang():
-    """clang, also under the names that distributions give it."""
-    return found("clang", *(f"clang-{n}" for n in range(30, 10, -1)))
+    """clang, also under the names that distributions give it; 19 before newer ones, because
+    instruction_counts.json knows it."""
+    return found("clang", "clang-19", *CLANGS)
+
+
+@functools.cache
+def realtime_clang():
+    """One with RealtimeSanitizer, or None."""
+    names = [name for name in ("clang", *CLANGS) if links(found(name), "-fsanitize=realtime")]
+    return found(*names)
 
 
 @functools.cache
