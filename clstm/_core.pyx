@@ -33,6 +33,12 @@ cdef extern from *:
     bint clstm_enter(int *busy) nogil
     void clstm_leave(int *busy) nogil
 
+cdef extern from "../src/fpmode.h":
+    struct fpmode:
+        pass
+    fpmode fpmode_enter() nogil
+    void fpmode_leave(fpmode mode) nogil
+
 cnp.import_array()
 
 NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
@@ -55,6 +61,19 @@ def available_kernels():
         names.append((<bytes>capi.clstm_available_kernel(i)).decode())
         i += 1
     return tuple(names)
+
+
+cdef class DefaultMode:
+    """Sets the caller's rounding and flush-to-zero aside within a ``with``, as the core does in
+    each call: NumPy converts by them."""
+
+    cdef fpmode mode
+
+    def __enter__(self):
+        self.mode = fpmode_enter()
+
+    def __exit__(self, *error):
+        fpmode_leave(self.mode)
 
 
 cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t ndim,

@@ -133,29 +133,41 @@ def test_a_forked_child_makes_its_own_workers():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_fork_in_the_midst_of_steps_hangs_nobody():
-    (m,) = models("LSTM", 2)
+@pytest.mark.parametrize("forks", [30, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_in_the_midst_of_steps_hangs_nobody(threads, forks):
+    """Children step as their parent does, and are killed if that takes 5 s."""
+    (m,) = models("LSTM", threads)
     stop = threading.Event()
-    x = np.zeros((50, H), np.float32)
+    x = RNG.standard_normal((50, H)).astype(np.float32)
+    expected, wrong = m.stream().run(x), []
 
     def busy():
         s = m.stream()
         while not stop.is_set():
-            s.run(x)
+            s.reset()
+            if not np.array_equal(s.run(x), expected):
+                wrong.append(s)
 
-    caller = threading.Thread(target=busy)
-    caller.start()
+    def step_by_step():
+        s = m.stream()
+        return np.array_equal([s.step(frame) for frame in x[:10]], expected[:10])
+
+    callers = [threading.Thread(target=busy) for _ in range(2)]
+    for caller in callers:
+        caller.start()
     try:
-        for _ in range(30):
+        for _ in range(forks):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
-                m.stream().run(x[:2])
-                os._exit(0)
+                signal.alarm(5)
+                os._exit(0 if step_by_step() else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         stop.set()
-        caller.join()
+        for caller in callers:
+            caller.join()
+    assert not wrong and step_by_step()
 
 
 def test_too_many_threads_are_refused():
