@@ -34,7 +34,7 @@ SPOILS = {
     "at exit": "atexit.register(print)",
     "warnings": "warnings.simplefilter('ignore')",
     "random": "random.random()",
-    "NumPy's errors": "np.seterr(all='raise')",
+    "NumPy's errors": "__import__('numpy').seterr(all='raise')",
 }
 
 
