@@ -52,17 +52,11 @@ class Model:
     def sequence(
         self,
         x: NDArray[Any],
-        y: NDArray[np.float32],
+        batch_first: bool,
         lengths: NDArray[np.uintp] | None,
-        state: NDArray[np.float32],
-        given: bool,
-        n_steps: int,
-        n_batch: int,
-        x_step: int,
-        x_batch: int,
-        y_step: int,
-        y_batch: int,
-    ) -> None: ...
+        given: list[NDArray[np.float32]] | None,
+        shapes: list[tuple[int, ...]],
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]: ...
 
 @disjoint_base
 class Stream:

@@ -11,6 +11,7 @@ buffer. ``run`` and ``sequence`` release the GIL.
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
 
 from clstm cimport capi
 
@@ -125,6 +126,15 @@ cdef inline float *plain(object array, Py_ssize_t n, bint writable) noexcept:
     return <float *>cnp.PyArray_DATA(a)
 
 
+cdef cnp.ndarray empty(tuple shape):
+    """A fresh float32 array: np.empty in a third of its time."""
+    cdef cnp.npy_intp axes[3]
+    cdef int i, n = len(shape)
+    for i in range(n):
+        axes[i] = shape[i]
+    return cnp.PyArray_EMPTY(n, axes, cnp.NPY_FLOAT32, 0)
+
+
 cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
     return (<char *>a.buf < <char *>b.buf + b.len and <char *>b.buf < <char *>a.buf + a.len)
 
@@ -188,39 +198,44 @@ cdef class Model:
         """False for a model with a layer that goes against time, bidirectional or reverse."""
         return bool(capi.clstm_streamable(self.handle))
 
-    def sequence(self, x, y, lengths, state, bint given, size_t n_steps, size_t n_batch,
-                 size_t x_step, size_t x_batch, size_t y_step, size_t y_batch):
-        """Whole sequences; strides in elements. The caller has checked every shape: x float32
-        or int64 tokens, y float32, lengths uintp or None, state float32 (B, n_state), read if
-        ``given`` and always written."""
-        cdef Py_buffer xs, ys, ls, ss
+    def sequence(self, cnp.ndarray x, bint batch_first, lengths, given, list shapes):
+        """Whole sequences, x (T, B, I) or (B, T, I), or tokens without the last axis: the
+        outputs, and a list of state arrays of these shapes, in the order and layout of
+        clstm_sequence_by_layer. The caller has checked all: x float32 or int64, lengths uintp
+        (B,) or None, given None or a list of float32 arrays of these shapes; all contiguous."""
+        cdef Py_ssize_t i, n = len(shapes)
         cdef capi.clstm_batch batch
-        PyObject_GetBuffer(x, &xs, 0)
-        PyObject_GetBuffer(y, &ys, PyBUF_WRITABLE)
-        PyObject_GetBuffer(state, &ss, PyBUF_WRITABLE)
-        batch.n_steps, batch.n_batch = n_steps, n_batch
-        batch.x = NULL if self.n_tokens else <const float *>xs.buf
-        batch.tokens = <const int64_t *>xs.buf if self.n_tokens else NULL
-        batch.y = <float *>ys.buf
-        batch.x_step, batch.x_batch = x_step, x_batch
-        batch.y_step, batch.y_batch = y_step, y_batch
-        batch.lengths = NULL
-        if lengths is not None:
-            PyObject_GetBuffer(lengths, &ls, 0)
-            batch.lengths = <const size_t *>ls.buf
-        batch.state = <const float *>ss.buf if given else NULL
-        batch.state_out = <float *>ss.buf
+        cdef size_t width = max(1, self.n_input)  # a token is one number
+        cdef size_t outer = x.shape[0], inner = x.shape[1], n_out = self.n_output
+        cdef cnp.ndarray y = empty((outer, inner, n_out))
+        cdef list states = [empty(shape) for shape in shapes]
+        cdef float **parts = <float **>malloc(2 * max(1, n) * sizeof(float *))
+        if parts == NULL:
+            raise MemoryError("no memory for the sequence")
+        for i in range(n):
+            parts[i] = <float *>cnp.PyArray_DATA(<cnp.ndarray>states[i])
+            parts[n + i] = NULL if given is None else (
+                <float *>cnp.PyArray_DATA(<cnp.ndarray?>given[i]))
+        batch.n_steps, batch.n_batch = (inner, outer) if batch_first else (outer, inner)
+        batch.x = NULL if self.n_tokens else <const float *>cnp.PyArray_DATA(x)
+        batch.tokens = <const int64_t *>cnp.PyArray_DATA(x) if self.n_tokens else NULL
+        batch.y = <float *>cnp.PyArray_DATA(y)
+        batch.x_step, batch.x_batch = inner * width, width
+        batch.y_step, batch.y_batch = inner * n_out, n_out
+        if batch_first:
+            batch.x_step, batch.x_batch = width, inner * width
+            batch.y_step, batch.y_batch = n_out, inner * n_out
+        batch.lengths = NULL if lengths is None else (
+            <const size_t *>cnp.PyArray_DATA(<cnp.ndarray?>lengths))
         with nogil:
-            status = capi.clstm_sequence(self.handle, &batch)
-        PyBuffer_Release(&xs)
-        PyBuffer_Release(&ys)
-        PyBuffer_Release(&ss)
-        if lengths is not None:
-            PyBuffer_Release(&ls)
+            status = capi.clstm_sequence_by_layer(
+                self.handle, &batch, <const float *const *>(parts + n), parts)
+        free(parts)
         if status == capi.CLSTM_NO_MEMORY:
             raise MemoryError("no memory for the sequence")
         if status != capi.CLSTM_OK:
             raise ValueError("the core refused the sequence")
+        return y, states
 
 
 cdef class Stream:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .program import Recurrent, as_array
 if TYPE_CHECKING:
     from .model import Model
 
+_FLOAT32 = np.dtype(np.float32)  # one object, but for what was unpickled: that is copied
 _MAGIC = b"CLSNAP\r\n"
 _VERSION = 1
 # magic, version, floats, steps, fingerprint of the weights; then the floats, then a CRC-32
@@ -38,7 +39,7 @@ def real(x: Any, name: str) -> np.ndarray:
 
 def as_float32(array: np.ndarray) -> np.ndarray:
     """Native C-contiguous float32; the same array where it is that already."""
-    if array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous:
+    if array.dtype is _FLOAT32 and array.flags.c_contiguous:
         return array
     with _core.DefaultMode(), np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(array.shape)
@@ -71,45 +72,61 @@ def chunk(model: Model, x: Any) -> np.ndarray:
 # ---- states -------------------------------------------------------------------------------
 
 # A state in C is flat: of each recurrent layer h (cells, n_out), then of an LSTM c (cells,
-# n_hidden).
+# n_hidden). Its parts are these arrays, in that order.
+
+
+def shapes_of(model: Model, n_batch: int | None) -> list[tuple[int, ...]]:
+    """Torch's shapes of the parts; None: unbatched."""
+    if n_batch is None:
+        return [(n,) if cell else (k, n) for _, k, n, cell in model.parts]
+    return [(n_batch, n) if cell else (k, n_batch, n) for _, k, n, cell in model.parts]
+
+
+def checked(
+    model: Model, value: Any, shapes: list[tuple[int, ...]], also: list[tuple[int, ...]]
+) -> list[np.ndarray]:
+    """The parts of what ``wrapped`` gives, float32 and contiguous, each of its shape or of the
+    other that is taken too."""
+    found = []
+    given = parts_of(model, value)
+    for (word, *_), part, shape, other in zip(model.parts, given, shapes, also, strict=True):
+        array = as_float32(real(part, word))
+        if array.shape != shape and array.shape != other:
+            raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
+        found.append(array)
+    return found
 
 
 def unflatten(model: Model, flat: np.ndarray) -> Any:
     """Torch's unbatched shapes."""
-    states, at = [], 0
-    for r in model.recurrent:
-        parts = []
-        for _, size in r.parts:
-            part = flat[at : at + r.n_cells * size].copy()
-            parts.append(part if r.cell else part.reshape(r.n_cells, size))
-            at += r.n_cells * size
-        states.append(parts)
-    return wrapped(states)
+    parts, at = [], 0
+    for shape in shapes_of(model, None):
+        end = at + math.prod(shape)
+        parts.append(flat[at:end].copy().reshape(shape))
+        at = end
+    return wrapped(model, parts)
 
 
 def flatten(model: Model, value: Any) -> np.ndarray:
     """Back, all checked; an axis of 1 for B is taken too."""
-    flat, at = np.empty(model.n_state, np.float32), 0
-    for r, parts in zip(model.recurrent, parts_of(model, value), strict=True):
-        for (word, size), given in zip(r.parts, parts, strict=True):
-            array = real(given, word)
-            shape = (size,) if r.cell else (r.n_cells, size)
-            batched = (1, size) if r.cell else (r.n_cells, 1, size)
-            if array.shape not in (shape, batched):
-                raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
-            flat[at : at + array.size] = as_float32(array).reshape(-1)
-            at += array.size
-    return flat
+    parts = checked(model, value, shapes_of(model, None), shapes_of(model, 1))
+    return np.concatenate([*(part.reshape(-1) for part in parts), _NOTHING])
 
 
-def wrapped(states: list[list[Any]]) -> Any:
+_NOTHING = np.empty(0, np.float32)  # a model may have no state at all
+
+
+def wrapped(model: Model, parts: list[np.ndarray]) -> Any:
     """One recurrent layer: its state bare; several: a list; none: None. An LSTM's is (h, c)."""
-    items = [tuple(parts) if len(parts) > 1 else parts[0] for parts in states]
-    return items[0] if len(items) == 1 else items or None
+    if len(model.recurrent) == 1:
+        return tuple(parts) if len(parts) > 1 else parts[0]
+    rest = iter(parts)
+    items = [(next(rest), next(rest)) if r.n_hidden else next(rest) for r in model.recurrent]
+    return items or None
 
 
-def parts_of(model: Model, value: Any) -> list[Sequence[Any]]:
-    """The (h, c) or (h,) of each recurrent layer, of what ``wrapped`` gives."""
+def parts_of(model: Model, value: Any) -> list[Any]:
+    """What ``wrapped`` made of them, in order."""
     layers: list[Recurrent] = model.recurrent
     if not layers:
         if value is not None:
@@ -118,14 +135,14 @@ def parts_of(model: Model, value: Any) -> list[Sequence[Any]]:
     items = [value] if len(layers) == 1 else value
     if not isinstance(items, list | tuple) or len(items) != len(layers):
         raise ShapeError(f"state: expected a list of {len(layers)} states")
-    found: list[Sequence[Any]] = []
+    found: list[Any] = []
     for r, item in zip(layers, items, strict=True):
         several = isinstance(item, list | tuple)
-        if len(r.parts) == 1 and several and any(hasattr(part, "shape") for part in item):
+        if not r.n_hidden and several and any(hasattr(part, "shape") for part in item):
             raise ShapeError("state: expected h alone; a GRU or an RNN has no c")
-        if len(r.parts) == 2 and (not several or len(item) != 2):
+        if r.n_hidden and (not several or len(item) != 2):
             raise ShapeError("state: expected (h, c)")
-        found.append(item if len(r.parts) == 2 else (item,))
+        found += item if r.n_hidden else [item]
     return found
 
 

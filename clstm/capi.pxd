@@ -62,6 +62,7 @@ cdef extern from "clstm.h" nogil:
     void clstm_set_state(clstm_stream *stream, const float *state)
     void clstm_stream_copy(clstm_stream *to, const clstm_stream *source)
 
-    clstm_status clstm_sequence(const clstm_model *model, const clstm_batch *batch)
+    clstm_status clstm_sequence_by_layer(const clstm_model *model, const clstm_batch *batch,
+                                         const float *const *state, float *const *state_out)
     const char *clstm_available_kernel(size_t i)
     const char *clstm_version()

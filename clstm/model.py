@@ -34,6 +34,8 @@ class Model(CoreModel):
         self._records = self._parsed.records
         self.layers: list[nn.Layer] = program.layers_of(self._records)
         self.recurrent = program.recurrent_of(self._records)
+        # Of each array of the state: its name, cells and width, and whether it lacks their axis.
+        self.parts = [(*part, r.cell) for r in self.recurrent for part in r.parts]
         self.outputs = program.outputs_of(self._records, self.n_output)
         self.precision: str = "float32"
         self.batch_first = any(getattr(layer, "batch_first", False) for layer in self.layers)
@@ -172,57 +174,16 @@ class Model(CoreModel):
         self, x: np.ndarray, state: Any, ends: Any, batch_first: bool, batched: bool
     ) -> tuple[Any, Any]:  # fmt: skip
         """x is (T, B, ...) or (B, T, ...); y likewise; states in torch's shapes."""
-        outer, inner = x.shape[:2]
-        n_steps, n_batch = (inner, outer) if batch_first else (outer, inner)
-        n_out = self.n_output
-        flat = np.empty((n_batch, self.n_state), np.float32)
+        n_batch = x.shape[0 if batch_first else 1]
+        shapes = _stream.shapes_of(self, n_batch if batched else None)
+        given = None
         if state is not None:
-            self._flatten(state, flat, batched)
-        y = np.empty((outer, inner, n_out), np.float32)
-        width = self.n_input or 1  # a token is one number
-        x_step, x_batch, y_step, y_batch = inner * width, width, inner * n_out, n_out
-        if batch_first:
-            x_step, x_batch, y_step, y_batch = x_batch, x_step, y_batch, y_step
-        self.sequence(x, y, ends, flat, state is not None or not n_batch, n_steps, n_batch,
-                      x_step, x_batch, y_step, y_batch)  # fmt: skip
-        return y, self._unflatten(flat, batched)
-
-    def _flatten(self, state: Any, into: np.ndarray, batched: bool) -> None:
-        """The caller's state into (B, n_state), all checked."""
-        n_batch, at = len(into), 0
-        for r, parts in zip(self.recurrent, _stream.parts_of(self, state), strict=True):
-            for (word, size), given in zip(r.parts, parts, strict=True):
-                array = _stream.as_float32(_stream.real(given, word))
-                rows = () if r.cell else (r.n_cells,)
-                shape = (*rows, *([n_batch] if batched else []), size)
-                # A cell's x (1, I) is one step here, and a batch of 1 where it was trained.
-                one_row = r.cell and not batched and array.shape == (1, size)
-                if array.shape != shape and not one_row:
-                    raise ShapeError(f"{word}: expected shape {shape}, got {array.shape}")
-                part = array.reshape(r.n_cells, n_batch, size).transpose(1, 0, 2)
-                into[:, at : at + r.n_cells * size] = part.reshape(n_batch, r.n_cells * size)
-                at += r.n_cells * size
-
-    def _unflatten(self, flat: np.ndarray, batched: bool) -> Any:
-        """States (B, n_state) in torch's shapes, each an array of its own."""
-        n_batch, at, states = len(flat), 0, list[list[Any]]()
-        for r in self.recurrent:
-            parts = []
-            for _, size in r.parts:
-                end = at + r.n_cells * size
-                if r.n_cells == 1:
-                    array = flat[:, at:end].copy()
-                else:
-                    cells = flat[:, at:end].reshape(n_batch, r.n_cells, size)
-                    array = cells.transpose(1, 0, 2).copy()
-                if not batched:
-                    array = array.reshape((size,) if r.cell else (r.n_cells, size))
-                elif r.n_cells == 1 and not r.cell:
-                    array = array[None]
-                parts.append(array)
-                at = end
-            states.append(parts)
-        return _stream.wrapped(states)
+            also = shapes
+            if not batched:  # a cell's x (1, I) is one step here, a batch of 1 where it was trained
+                also = [(1, *s) if len(s) == 1 else s for s in shapes]
+            given = _stream.checked(self, state, shapes, also)
+        y, parts = self.sequence(x, batch_first, ends, given, shapes)
+        return y, _stream.wrapped(self, parts)
 
     # ---- streams --------------------------------------------------------------------------
 

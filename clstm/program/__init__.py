@@ -242,9 +242,10 @@ class Recurrent:
     cell: bool
 
     @property
-    def parts(self) -> tuple[tuple[str, int], ...]:
-        """Name and width of each, in order."""
-        return (("h", self.n_out), ("c", self.n_hidden))[: 2 if self.n_hidden else 1]
+    def parts(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, cells and width of each, in order."""
+        h, c = ("h", self.n_cells, self.n_out), ("c", self.n_cells, self.n_hidden)
+        return (h, c) if self.n_hidden else (h,)
 
 
 def recurrent_of(records: Sequence[Record]) -> list[Recurrent]:

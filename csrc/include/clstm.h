@@ -138,6 +138,11 @@ typedef struct clstm_batch {
 
 /* Sequences side by side, bidirectional models too. Allocates what it works in. */
 CLSTM_API clstm_status clstm_sequence(const clstm_model *model, const clstm_batch *batch);
+/* The same with states as torch lays them out, in place of those of batch: for each recurrent
+ * layer of the program an array of h, then (an LSTM) one of c, [num_layers * directions][n_batch]
+ * [its size]. state may be NULL, or some of its arrays: to start from the initial state. */
+CLSTM_API clstm_status clstm_sequence_by_layer(const clstm_model *model, const clstm_batch *batch,
+                                               const float *const *state, float *const *state_out);
 
 /* ---- about ------------------------------------------------------------------------ */
 

@@ -33,6 +33,7 @@ struct cell {
     const struct cell_norm *norm; /* or NULL                                                      */
     struct blas_panels blas;      /* the gates again; empty unless gemm=blas                      */
     int has_c;
+    size_t number; /* among all cells of the model */
     size_t h_at, c_at;
 };
 

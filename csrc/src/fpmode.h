@@ -37,7 +37,8 @@ static inline void fpmode_set(uint64_t mode) { (void)mode; }
 
 static inline struct fpmode fpmode_enter(void)
 {
-    const struct fpmode mode = {fpmode_get(), fpmode_get() != FPMODE_DEFAULT};
+    const uint64_t found = fpmode_get();
+    const struct fpmode mode = {found, found != FPMODE_DEFAULT};
     if (mode.changed) fpmode_set(FPMODE_DEFAULT);
     return mode;
 }

@@ -17,6 +17,9 @@ struct frame {
     const int64_t *tokens; /* [first[n_steps]], of a model of tokens              */
     struct values *slot;   /* [n_ops + 1]; slot 0 is the input                    */
     size_t turn;           /* steps taken before: which way the weights are read  */
+    /* Of a stream, whose single steps are all alike: the rows of each cell, made at its first step;
+     * else NULL. */
+    struct cell_rows *again; /* [m->n_cells]                                      */
     /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
     size_t z_rows;       /* rows whose totals fit in z                          */
     float *z;            /* totals of the input part                            */
@@ -50,9 +53,15 @@ void clstm_walk(const clstm_model *m, struct frame *f);
 void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struct frame *f,
                           struct values in, struct values out);
 
-/* step_cell.c: step t of n rows, whose h and c pointers stand in the frame. `total` has x in it
+/* step_cell.c: n rows of a cell, whose h and c pointers stand in the frame. `total` has x in it
  * already, unless x is given; then its stride is 0 and it is the biases'. */
-void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f, size_t t,
-                     size_t n, struct values total, const struct values *x, struct values out);
+struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f, size_t n,
+                                 struct values total, const struct values *x, struct values out);
+/* One step of them. */
+void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
+                     const struct cell_rows *rows, struct values out);
+/* totals += U h by the BLAS, which wants its rows side by side. */
+void clstm_recurrent_part(const clstm_model *m, const struct cell *cell, struct frame *f, size_t n,
+                          struct values z);
 
 #endif

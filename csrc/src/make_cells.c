@@ -228,6 +228,7 @@ clstm_status clstm_make_cells(struct clstm_model *m, const struct weights *w,
                               .n_hidden = rec->dims[CELL_HIDDEN],
                               .n_out = shape.n_out,
                               .has_c = rec->kind == OP_LSTM,
+                              .number = m->n_cells++,
                               .form = form_of(w, rec, &shape, i % shape.n_directions),
                               .h_at = m->state_row};
         cell->c_at = cell->h_at + padded(cell->n_out);

@@ -64,15 +64,16 @@ struct clstm_model {
     struct blas blas;  /* closed unless gemm=blas */
     struct team *team; /* NULL with one thread */
     struct op *ops;
-    size_t n_ops;
+    size_t n_ops, n_cells;
     size_t *widths;    /* [n_ops + 1]: features of each slot                         */
     size_t n_tokens;   /* num_embeddings, 0 for no tokens                            */
     size_t state_size; /* floats, logical                                            */
     size_t state_row;  /* floats, padded                                             */
     float *initial;    /* [state_row]                                                */
     atomic_uint *turn; /* of sequences: which way the next begins to read the weights        */
-    size_t run_rows;   /* steps that a stream takes at once in clstm_run             */
-    int against_time;  /* some direction needs the end of a sequence first */
+
+    size_t run_rows;  /* steps that a stream takes at once in clstm_run             */
+    int against_time; /* some direction needs the end of a sequence first */
 };
 
 clstm_status clstm_model_create(const struct weights *w, const clstm_options *given,
@@ -83,6 +84,11 @@ clstm_status clstm_model_verify(const clstm_model *model, const struct weights *
 /* A padded row from or to the caller's logical order. */
 void clstm_state_load(const clstm_model *model, float *row, const float *logical);
 void clstm_state_store(const clstm_model *model, const float *row, float *logical);
+/* The same for sequence b of arrays in torch's layout. */
+void clstm_state_load_part(const clstm_model *model, float *row, const float *const *parts,
+                           size_t b, size_t n_batch);
+void clstm_state_store_part(const clstm_model *model, const float *row, float *const *parts,
+                            size_t b, size_t n_batch);
 
 /* dispatch.c */
 clstm_status clstm_choose_kernels(const clstm_options *opt, const struct kernels **out, char *err);

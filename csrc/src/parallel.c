@@ -57,15 +57,20 @@ static void share(const void *argument, size_t i, size_t n)
 void clstm_run_cell(const clstm_model *m, const struct panels *p, const struct form *form,
                     const struct cell_rows *rows)
 {
-    const struct job job = {.model = m, .panels = p, .form = form, .rows = rows};
-    if (worth(m, p, rows->n) && clstm_team_run(m->team, share, &job)) return;
+    if (worth(m, p, rows->n)) {
+        const struct job job = {.model = m, .panels = p, .form = form, .rows = rows};
+        if (clstm_team_run(m->team, share, &job)) return;
+    }
     m->kernels->cell(p, form, rows);
 }
 
 void clstm_run_product(const clstm_model *m, const struct panels *p, size_t n, const float *x,
                        size_t x_stride, struct values y)
 {
-    const struct job job = {.model = m, .panels = p, .n = n, .x = x, .x_stride = x_stride, .y = y};
-    if (worth(m, p, n) && clstm_team_run(m->team, share, &job)) return;
+    if (worth(m, p, n)) {
+        const struct job job = {
+            .model = m, .panels = p, .n = n, .x = x, .x_stride = x_stride, .y = y};
+        if (clstm_team_run(m->team, share, &job)) return;
+    }
     m->kernels->product(p, n, x, x_stride, y);
 }

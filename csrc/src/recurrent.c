@@ -8,6 +8,12 @@
 
 static const float *row(struct values v, size_t r) { return v.at + r * v.stride; }
 
+/* Of whole units: small rows would wait longer for a call of memcpy than for the copy. */
+static void copy_row(float *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += UNITS) memcpy(to + i, from + i, UNITS * sizeof *to);
+}
+
 static struct values from(struct values v, size_t r)
 {
     return (struct values){v.at + r * v.stride, v.stride};
@@ -48,7 +54,7 @@ static void keep(const struct cell *cell, struct frame *f, struct values out, si
                  size_t end)
 {
     for (size_t r = begin; r < end; r++)
-        memcpy(f->state[r] + cell->h_at, row(out, r), padded(cell->n_out) * sizeof(float));
+        copy_row(f->state[r] + cell->h_at, row(out, r), padded(cell->n_out));
 }
 
 static size_t rows_at(const struct frame *f, size_t t) /* 0 past the end */
@@ -69,15 +75,25 @@ static size_t steps_that_fit(const struct frame *f, size_t t, int reverse)
     return n;
 }
 
+/* The only step of a frame: x and h in one pass over the panels. */
+static void walk_step(const clstm_model *m, const struct cell *cell, struct frame *f,
+                      struct values in, struct values out)
+{
+    const size_t n = f->first[1];
+    struct cell_rows once, *rows = f->again ? &f->again[cell->number] : &once;
+    if (!f->again || !rows->n)
+        *rows = clstm_cell_rows(cell, f, n, (struct values){cell->gates.bias, 0}, &in, out);
+    rows->backward = f->turn & 1;
+    point(cell, f, n, out, 0);
+    clstm_step_cell(m, cell, f, rows, out);
+    keep(cell, f, out, 0, n);
+}
+
 static void walk_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
                       struct values in, struct values out, int reverse)
 {
-    /* One step: x and h in one pass over the panels, unless the BLAS is to have both. */
-    if (f->n_steps == 1 && !(cell->blas.x && f->first[1] > 1)) {
-        const size_t n = f->first[1];
-        point(cell, f, n, out, 0);
-        clstm_step_cell(m, cell, f, 0, n, (struct values){cell->gates.bias, 0}, &in, out);
-        keep(cell, f, out, 0, n);
+    if (f->n_steps == 1 && !(cell->blas.x && f->first[1] > 1)) { /* the BLAS takes both apart */
+        walk_step(m, cell, f, in, out);
         return;
     }
     for (size_t done = 0; done < f->n_steps;) {
@@ -92,7 +108,14 @@ static void walk_cell(const clstm_model *m, const struct cell *cell, struct fram
             const struct values now = from(out, at);
             if (reverse) point(cell, f, n, from(out, f->first[t + 1]), rows_at(f, t + 1));
             else point(cell, f, n, from(out, t ? f->first[t - 1] : 0), t ? n : 0);
-            clstm_step_cell(m, cell, f, t, n, from(z, at - first), NULL, now);
+            const struct values total = from(z, at - first);
+            struct cell_rows rows = clstm_cell_rows(cell, f, n, total, NULL, now);
+            rows.backward = (f->turn + t) & 1;
+            if (cell->blas.x && n > 1 && !cell->gates.apart) {
+                clstm_recurrent_part(m, cell, f, n, total);
+                rows.h = NULL;
+            }
+            clstm_step_cell(m, cell, f, &rows, now);
             /* Forward, a sequence ends where the next step has fewer rows; in reverse, all
              * end at step 0. */
             if (!reverse) keep(cell, f, now, rows_at(f, t + 1), n);

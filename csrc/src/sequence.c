@@ -77,14 +77,36 @@ static void scatter(const clstm_model *m, const clstm_batch *b, const struct wor
         }
 }
 
-static void run(const clstm_model *m, const clstm_batch *b, size_t steps, struct work *w)
+/* Where states come from and go to: in the batch, or in torch's layout. */
+struct states {
+    const float *const *parts;
+    float *const *parts_out;
+};
+
+static void load_state(const clstm_model *m, const clstm_batch *b, const struct states *by_layer,
+                       size_t i, float *row)
+{
+    if (by_layer && by_layer->parts) clstm_state_load_part(m, row, by_layer->parts, i, b->n_batch);
+    else if (!by_layer && b->state) clstm_state_load(m, row, b->state + i * m->state_size);
+}
+
+static void store_state(const clstm_model *m, const clstm_batch *b, const struct states *by_layer,
+                        size_t i, const float *row)
+{
+    if (by_layer && by_layer->parts_out)
+        clstm_state_store_part(m, row, by_layer->parts_out, i, b->n_batch);
+    else if (!by_layer && b->state_out) clstm_state_store(m, row, b->state_out + i * m->state_size);
+}
+
+static void run(const clstm_model *m, const clstm_batch *b, const struct states *by_layer,
+                size_t steps, struct work *w)
 {
     for (size_t i = 0; i < b->n_batch; i++) w->order[i] = i;
     if (b->lengths) sort(w->order, (size_t *)(void *)w->state, b->n_batch, b);
     for (size_t r = 0; r < b->n_batch; r++) {
         w->state[r] = w->states + r * m->state_row;
         memcpy(w->state[r], m->initial, m->state_row * sizeof *w->states);
-        if (b->state) clstm_state_load(m, w->state[r], b->state + w->order[r] * m->state_size);
+        load_state(m, b, by_layer, w->order[r], w->state[r]);
     }
     size_t active = b->n_batch;
     for (size_t t0 = 0; t0 < b->n_steps; t0 += steps) {
@@ -102,11 +124,11 @@ static void run(const clstm_model *m, const clstm_batch *b, size_t steps, struct
         w->frame.n_steps = all;
         scatter(m, b, w, t0);
     }
-    for (size_t r = 0; r < b->n_batch && b->state_out; r++)
-        clstm_state_store(m, w->state[r], b->state_out + w->order[r] * m->state_size);
+    for (size_t r = 0; r < b->n_batch; r++) store_state(m, b, by_layer, w->order[r], w->state[r]);
 }
 
-clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
+static clstm_status sequence(const clstm_model *m, const clstm_batch *b,
+                             const struct states *by_layer)
 {
     if (!b->n_batch) return CLSTM_OK;
     for (size_t i = 0; b->lengths && i < b->n_batch; i++)
@@ -129,8 +151,19 @@ clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
     work.frame.turn =
         atomic_fetch_add_explicit(m->turn, (unsigned)b->n_steps, memory_order_relaxed);
     const struct fpmode mode = fpmode_enter();
-    run(m, b, steps, &work);
+    run(m, b, by_layer, steps, &work);
     fpmode_leave(mode);
     clstm_free(carver.memory);
     return CLSTM_OK;
+}
+
+clstm_status clstm_sequence(const clstm_model *m, const clstm_batch *b)
+{
+    return sequence(m, b, NULL);
+}
+
+clstm_status clstm_sequence_by_layer(const clstm_model *m, const clstm_batch *b,
+                                     const float *const *state, float *const *state_out)
+{
+    return sequence(m, b, &(struct states){state, state_out});
 }

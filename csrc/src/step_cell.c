@@ -9,9 +9,8 @@
 
 static struct values rows_of(float *at, size_t n) { return (struct values){at, padded(n)}; }
 
-/* totals += U h by the BLAS, which wants its rows side by side. */
-static void recurrent_part(const clstm_model *m, const struct cell *cell, struct frame *f, size_t n,
-                           struct values z)
+void clstm_recurrent_part(const clstm_model *m, const struct cell *cell, struct frame *f, size_t n,
+                          struct values z)
 {
     const size_t stride = padded(cell->n_out);
     for (size_t r = 0; r < n; r++)
@@ -196,8 +195,10 @@ static void project(const clstm_model *m, const struct cell *cell, size_t n, str
     }
 }
 
-void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f, size_t t,
-                     size_t n, struct values total, const struct values *x, struct values out)
+static int reads_old_c(const struct cell *cell) { return cell->form.zone_c > 0 || cell->gates.n_c; }
+
+struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f, size_t n,
+                                 struct values total, const struct values *x, struct values out)
 {
     const int projected = cell->project.n_blocks > 0;
     struct cell_rows rows = {.n = n,
@@ -206,21 +207,22 @@ void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame
                              .h = f->h,
                              .old = f->h,
                              .c = cell->has_c ? f->c : NULL,
-                             .out = projected ? rows_of(f->unprojected, cell->n_hidden) : out,
-                             .backward = (f->turn + t) & 1};
+                             .out = projected ? rows_of(f->unprojected, cell->n_hidden) : out};
     if (x) rows.x = x->at, rows.x_stride = x->stride;
-    if (cell->form.zone_c > 0 || cell->gates.n_c) {
-        copy_c(cell, f, n, f->c_old);
+    if (reads_old_c(cell)) {
         rows.k = f->k;
         rows.c_old = rows_of(f->c_old, cell->n_hidden);
     }
-    if (cell->blas.x && n > 1 && !cell->gates.apart) {
-        recurrent_part(m, cell, f, n, total);
-        rows.h = NULL;
-    }
-    if (cell->norm) step_normed(m, cell, f, rows);
-    else if (cell->form.finish == FINISH_GRU_RESET) step_reset(m, cell, f, rows);
-    else if (cell->late.n_blocks) step_new_output(m, cell, f, rows);
-    else clstm_run_cell(m, &cell->gates, &cell->form, &rows);
-    if (projected) project(m, cell, n, rows.out, out);
+    return rows;
+}
+
+void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
+                     const struct cell_rows *rows, struct values out)
+{
+    if (reads_old_c(cell)) copy_c(cell, f, rows->n, f->c_old);
+    if (cell->norm) step_normed(m, cell, f, *rows);
+    else if (cell->form.finish == FINISH_GRU_RESET) step_reset(m, cell, f, *rows);
+    else if (cell->late.n_blocks) step_new_output(m, cell, f, *rows);
+    else clstm_run_cell(m, &cell->gates, &cell->form, rows);
+    if (cell->project.n_blocks) project(m, cell, rows->n, rows->out, out);
 }

@@ -15,6 +15,7 @@ static clstm_stream *carve(struct carver *c, const clstm_model *m)
     float **states = clstm_carve(c, 1, sizeof *states);
     size_t *first = clstm_carve(c, m->run_rows + 1, sizeof *first);
     clstm_frame_carve(c, m, m->run_rows, 1, &to->frame);
+    to->frame.again = clstm_carve(c, m->n_cells, sizeof *to->frame.again);
     if (s) {
         states[0] = s->state;
         for (size_t t = 0; t <= m->run_rows; t++) first[t] = t;
@@ -71,28 +72,53 @@ void clstm_stream_copy(clstm_stream *to, const clstm_stream *from)
     memmove(to->state, from->state, to->model->state_row * sizeof *to->state);
 }
 
-/* The h rows of all cells of a layer, then the c rows; copies between them and a row. */
+/* The parts of a state in their order: of each recurrent op the h of all its cells, then the c.
+ * copy(part, cell, where it stands in a row, floats) */
 #define EACH_STATE(m, copy)                                                                        \
-    for (size_t i = 0; i < (m)->n_ops; i++) {                                                      \
+    for (size_t i = 0, part = 0; i < (m)->n_ops; i++) {                                            \
         const struct op *op = &(m)->ops[i];                                                        \
         if (op->action != RUN_CELLS) continue;                                                     \
         const size_t n_cells = op->recurrent.n_layers * op->recurrent.n_directions;                \
         const struct cell *cells = op->recurrent.cells;                                            \
-        for (size_t j = 0; j < n_cells; j++) copy(cells[j].h_at, cells[j].n_out);                  \
-        for (size_t j = 0; j < n_cells && cells->has_c; j++)                                       \
-            copy(cells[j].c_at, cells[j].n_hidden);                                                \
+        for (size_t j = 0; j < n_cells; j++) copy(part, j, cells[j].h_at, cells[j].n_out);         \
+        part++;                                                                                    \
+        if (!cells->has_c) continue;                                                               \
+        for (size_t j = 0; j < n_cells; j++) copy(part, j, cells[j].c_at, cells[j].n_hidden);      \
+        part++;                                                                                    \
     }
 
 void clstm_state_load(const clstm_model *m, float *row, const float *logical)
 {
-#define LOAD(at, n) (memcpy(row + (at), logical, (n) * sizeof *row), logical += (n))
+#define LOAD(part, cell, at, n)                                                                    \
+    ((void)(part), memcpy(row + (at), logical, (n) * sizeof *row), logical += (n))
     EACH_STATE(m, LOAD)
 #undef LOAD
 }
 
 void clstm_state_store(const clstm_model *m, const float *row, float *logical)
 {
-#define STORE(at, n) (memcpy(logical, row + (at), (n) * sizeof *row), logical += (n))
+#define STORE(part, cell, at, n)                                                                   \
+    ((void)(part), memcpy(logical, row + (at), (n) * sizeof *row), logical += (n))
+    EACH_STATE(m, STORE)
+#undef STORE
+}
+
+void clstm_state_load_part(const clstm_model *m, float *row, const float *const *parts, size_t b,
+                           size_t n_batch)
+{
+#define LOAD(part, cell, at, n)                                                                    \
+    (parts[part]                                                                                   \
+         ? memcpy(row + (at), parts[part] + ((cell) * n_batch + b) * (n), (n) * sizeof *row)       \
+         : NULL)
+    EACH_STATE(m, LOAD)
+#undef LOAD
+}
+
+void clstm_state_store_part(const clstm_model *m, const float *row, float *const *parts, size_t b,
+                            size_t n_batch)
+{
+#define STORE(part, cell, at, n)                                                                   \
+    memcpy(parts[part] + ((cell) * n_batch + b) * (n), row + (at), (n) * sizeof *row)
     EACH_STATE(m, STORE)
 #undef STORE
 }

@@ -32,8 +32,8 @@ KERNEL_MUTANTS = [
     Mutant(
         "flipped sign of a product (one row)",
         PRODUCT,
-        "v_fma(v_load(panel[b] + i * LANES), xk, sum",
-        "v_fnma(v_load(panel[b] + i * LANES), xk, sum",
+        "v_fma(v_load(w[b] + i * LANES), xk, sum",
+        "v_fnma(v_load(w[b] + i * LANES), xk, sum",
         "check_kernels",
     ),
     Mutant(
@@ -55,8 +55,8 @@ KERNEL_MUTANTS = [
     Mutant(
         "block boundary off by one (one row)",
         PRODUCT,
-        "n_k - first < K_BLOCK ? n_k : first + K_BLOCK;",
-        "n_k - first < K_BLOCK ? n_k : first + K_BLOCK - 1;",
+        "n = left < K_BLOCK ? left : K_BLOCK;",
+        "n = left < K_BLOCK ? left : K_BLOCK - 1;",
         "check_kernels",
     ),
     Mutant(
@@ -69,15 +69,15 @@ KERNEL_MUTANTS = [
     Mutant(
         "blocks of 32 where many rows go",
         PRODUCT,
-        "first < n_k; first += K_BLOCK) {\n        const size_t count = n_k - first < K_BLOCK ? n_k - first : K_BLOCK;",
-        "first < n_k; first += 32) {\n        const size_t count = n_k - first < 32 ? n_k - first : 32;",
+        "first += K_BLOCK, from = (const float *const *)total) {\n        const size_t count = n_k - first < K_BLOCK ? n_k - first : K_BLOCK;",
+        "first += 32, from = (const float *const *)total) {\n        const size_t count = n_k - first < 32 ? n_k - first : 32;",
         "check_kernels",
     ),
     Mutant(
         "last block added first",
         PRODUCT,
-        "v_store(t, v_add(v_load(t), sum[r][i]));",
-        "v_store(t, v_add(v_add(v_load(t), sum[r][i]), v_load(t)));",
+        "v_add(v_load(from[r] + place), sum[r][i]));",
+        "v_add(v_add(v_load(from[r] + place), sum[r][i]), v_load(from[r] + place)));",
         "check_kernels",
     ),
     Mutant(
@@ -91,16 +91,16 @@ KERNEL_MUTANTS = [
     Mutant(
         "wrong remainder of the rows",
         PRODUCT,
-        "r += left < ROWS ? left : ROWS;",
-        "r += left < ROWS ? left : ROWS + (left == ROWS + 1);",
+        "r += rows;",
+        "r += rows + (n - r == rows + 1);",
         "check_kernels",
     ),
     Mutant(
         "a tail lane wrong",
         PRODUCT,
-        "UNROLL for (int r = 0; r < R; r++)\n        UNROLL for (int i = 0; i < G * V; i++) {\n            float *t",
-        "UNROLL for (int r = 0; r < R; r++) total[r][UNITS - 1] += R == 2 ? 0x1p-12f : 0;\n"
-        "    UNROLL for (int r = 0; r < R; r++)\n        UNROLL for (int i = 0; i < G * V; i++) {\n            float *t",
+        "const size_t place = i / V * UNITS + i % V * LANES;",
+        "const size_t place = i / V * UNITS + i % V * LANES;\n"
+        "            if (R == 2 && i == 0) ((float *)(uintptr_t)from[r])[UNITS - 1] += 0x1p-12f;",
         "check_kernels",
     ),
     Mutant(
@@ -113,8 +113,8 @@ KERNEL_MUTANTS = [
     Mutant(
         "bias dropped (many rows)",
         PRODUCT,
-        "memcpy(out[r], bias, G * UNITS * sizeof *bias)",
-        "memset(out[r], 0, G * UNITS * sizeof *bias)",
+        "from[r] = bias;",
+        "from[r] = w;",
         "check_kernels",
     ),
     Mutant(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The faults of the cell kernels. See mutants.py for what the columns are."""
 
-from mutants import CELL, FINISH, Mutant
+from mutants import CELL, FINISH, PRODUCT, Mutant
 
 CELL_MUTANTS = [
     # ---- the LSTM
@@ -279,15 +279,21 @@ CELL_MUTANTS = [
     Mutant(
         "x and h in the other order (one row)",
         CELL,
-        "if (rows->x) one_row(P, G, t, w, p->n_x, rows->x);\n    UNROLL for (int b = 0; b < P; b++)\n        w[b] += p->n_x * G * UNITS;\n    if (apart) UNROLL",
-        "UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * G * UNITS;\n    if (G == 4 && rows->h) one_row(P, G, t, w, p->n_h, rows->h[0]);\n    UNROLL for (int b = 0; b < P; b++) w[b] -= p->n_x * G * UNITS;\n    if (rows->x) one_row(P, G, t, w, p->n_x, rows->x);\n    UNROLL for (int b = 0; b < P; b++) w[b] += p->n_x * G * UNITS;\n    struct cell_rows done = *rows;\n    if (G == 4) done.h = NULL;\n    rows = &done;\n    if (apart) UNROLL",
+        "one_row(P, G, t, w, in);\n",
+        "if (G == 4 && in.n[0] && in.n[1]) {\n"
+        "        const float *v[PANELS * GATES_MAX];\n"
+        "        for (int b = 0; b < P; b++) v[b] = w[b] + in.n[0] * G * UNITS;\n"
+        "        one_row(P, G, t, v, (struct inputs){.x = {in.x[1]}, .n = {in.n[1]}});\n"
+        "        in.n[1] = 0;\n"
+        "    }\n"
+        "    one_row(P, G, t, w, in);\n",
         "digest",
     ),
     Mutant(
         "h reads the weights of x",
         CELL,
-        "many_rows(G, w + p->n_x * G * UNITS, p->n_h,",
-        "many_rows(G, w, p->n_h,",
+        "many_rows(P, G, w + p->n_x * G * UNITS, next, p->n_h,",
+        "many_rows(P, G, w, next, p->n_h,",
         "check_kernels",
     ),
     Mutant(
@@ -298,10 +304,10 @@ CELL_MUTANTS = [
         "check_kernels",
     ),
     Mutant(
-        "c reads the weights of h (one row)",
-        CELL,
-        "w[b] += p->n_h * G * UNITS;",
-        ";",
+        "c takes the values of h (one row)",
+        PRODUCT,
+        "*x = in->x[in->part] + in->at;",
+        "*x = in->x[in->part == 2 ? 1 : in->part] + in->at;",
         "check_kernels",
     ),
     Mutant(
@@ -337,8 +343,8 @@ CELL_MUTANTS = [
     Mutant(
         "sums of the first row handed out for all",
         CELL,
-        "hand_out(G, rows, r, b, totals[r]);",
-        "hand_out(G, rows, 0, b, totals[r]);",
+        "hand_out(G, rows, r, b + i, totals[r]",
+        "hand_out(G, rows, 0, b + i, totals[r]",
         "cells",
     ),
     Mutant(
@@ -349,7 +355,32 @@ CELL_MUTANTS = [
         "check_models",
     ),
     Mutant(
-        "last panel alone forgotten", CELL, "TAKE(2);\n    TAKE(1);", "TAKE(2);", "check_kernels"
+        "blocks that make no tile forgotten",
+        CELL,
+        "!rows->backward && i < left; i++)",
+        "!rows->backward && i + 1 < left; i++)",
+        "check_kernels",
+    ),
+    Mutant(
+        "second block of a tile at the place of the first",
+        CELL,
+        "b + i, totals[r] + i * G * UNITS);\n        }",
+        "b + i, totals[r]);\n        }",
+        "check_kernels",
+    ),
+    Mutant(
+        "blocks of inputs side by side in the other order",
+        PRODUCT,
+        "w2[b] = w[b] + n * G * UNITS;",
+        "w2[b] = w[b];",
+        "check_kernels",
+    ),
+    Mutant(
+        "last panel alone forgotten",
+        CELL,
+        "CASE(1);\n        CASE(2);",
+        "CASE(2);",
+        "check_kernels",
     ),
     Mutant(
         "backward skips the last blocks",

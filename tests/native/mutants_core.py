@@ -124,15 +124,15 @@ CORE_MUTANTS = [
     Mutant(
         "state of the caller's first row for all",
         "sequence.c",
-        "b->state + w->order[r] * m->state_size",
+        "b->state + i * m->state_size",
         "b->state",
         "digest",
     ),
     Mutant(
         "state returned in sorted order",
         "sequence.c",
-        "b->state_out + w->order[r] * m->state_size",
-        "b->state_out + r * m->state_size",
+        "store_state(m, b, by_layer, w->order[r], w->state[r]);",
+        "store_state(m, b, by_layer, r, w->state[r]);",
         "digest",
     ),
     Mutant(
@@ -173,8 +173,8 @@ CORE_MUTANTS = [
     Mutant(
         "h and c exchanged in a state",
         "stream.c",
-        "copy(cells[j].h_at, cells[j].n_out);    \\",
-        "copy(cells[j].c_at, cells[j].n_out);    \\",
+        "copy(part, j, cells[j].h_at,",
+        "copy(part, j, cells[j].c_at,",
         "digest",
     ),
     Mutant(

@@ -44,43 +44,48 @@ INLINE void one_row_totals(const int P, const int G, const int apart, const stru
         t[i] = v_load(rows->total + block * G * UNITS + i * LANES);
     const float *w[PANELS * GATES_MAX];
     UNROLL for (int b = 0; b < P; b++)
-        w[b] = p->weight + (block + b) * n_k * G * UNITS;
-    if (rows->x) one_row(P, G, t, w, p->n_x, rows->x);
-    UNROLL for (int b = 0; b < P; b++)
-        w[b] += p->n_x * G * UNITS;
-    if (apart) UNROLL
-        for (int b = 0; b < P; b++) UNROLL
-            for (int v = 0; v < NV; v++) {
+        w[b] = p->weight + ((block + b) * n_k + (rows->x ? 0 : p->n_x)) * G * UNITS;
+    struct inputs in = {.x = {rows->x, rows->h ? rows->h[0] : NULL, p->n_c ? rows->k[0] : NULL},
+                        .n = {rows->x ? p->n_x : 0, rows->h ? p->n_h : 0, p->n_c}};
+    if (apart) {
+        one_row(P, G, t, w, (struct inputs){.x = {in.x[0]}, .n = {in.n[0]}});
+        UNROLL for (int b = 0; b < P; b++) {
+            w[b] += in.n[0] * G * UNITS;
+            UNROLL for (int v = 0; v < NV; v++) {
                 vf *last = &t[(b * G + G - 1) * NV + v];
                 v_store(total[b] + 3 * UNITS + v * LANES, *last);
                 *last = v_load(p->apart + (block + b) * UNITS + v * LANES);
             }
-    if (rows->h) one_row(P, G, t, w, p->n_h, rows->h[0]);
-    if (p->n_c) {
-        UNROLL for (int b = 0; b < P; b++)
-            w[b] += p->n_h * G * UNITS;
-        one_row(P, G, t, w, p->n_c, rows->k[0]);
+        }
+        in.n[0] = 0;
     }
+    one_row(P, G, t, w, in);
     UNROLL for (int b = 0; b < P; b++) UNROLL
         for (int i = 0; i < G * NV; i++) v_store(total[b] + i * LANES, t[b * G * NV + i]);
 }
 
-/* n blocks, P of them at once or fewer where fewer are left. */
+/* n <= P blocks at once. */
 INLINE void some_blocks(const int P, const int G, const int apart, const struct panels *p,
                         const struct cell_rows *rows, size_t block, size_t n,
                         float (*total)[4 * UNITS])
 {
-    size_t b = 0;
-#define TAKE(N)                                                                                    \
-    for (; P >= (N) && b + (N) <= n; b += (N))                                                     \
-    one_row_totals(P >= (N) ? (N) : 1, G, apart, p, rows, block + b, total + b)
+#define CASE(N)                                                                                    \
+    case N:                                                                                        \
+        if (P >= (N)) one_row_totals(P >= (N) ? (N) : 1, G, apart, p, rows, block, total);         \
+        break
+    switch (n) {
+        CASE(1);
+        CASE(2);
+        CASE(3);
+        CASE(4);
 #if PANELS > 1
-    TAKE(8);
+        CASE(5);
+        CASE(6);
+        CASE(7);
+        CASE(8);
 #endif
-    TAKE(4);
-    TAKE(2);
-    TAKE(1);
-#undef TAKE
+    }
+#undef CASE
 }
 
 /* How many blocks to read at once. One, where a block stays in L1 but not all do: the next step
@@ -118,39 +123,62 @@ INLINE void one_row_cell(const int G, const int apart, const struct panels *p,
     }
 }
 
-/* At most ROW_GROUP rows. */
-INLINE void many_rows_cell(const int G, const int apart, const struct panels *p,
-                           const struct form *form, const struct cell_rows *rows)
+/* At most ROW_GROUP rows, P neighbouring blocks. */
+INLINE void many_rows_blocks(const int G, const int apart, const struct panels *p,
+                             const struct form *form, const struct cell_rows *rows, size_t b,
+                             size_t P)
 {
-    const size_t n_k = p->n_x + p->n_h + p->n_c, n = rows->n;
-    float totals[ROW_GROUP][4 * UNITS];
+    const size_t n = rows->n, next = (p->n_x + p->n_h + p->n_c) * G * UNITS;
+    const float *w = p->weight + b * next, *x[ROW_GROUP], *from[ROW_GROUP];
+    float totals[ROW_GROUP][4 * UNITS], *total[ROW_GROUP];
     struct unit unit[ROW_GROUP];
-    float *total[ROW_GROUP];
-    const float *x[ROW_GROUP];
     for (size_t r = 0; r < n; r++) {
-        total[r] = totals[r];
         x[r] = rows->x + (rows->x ? r * rows->x_stride : 0);
+        from[r] = rows->total + r * rows->total_stride + b * G * UNITS;
+        total[r] = totals[r];
     }
-    for (size_t i = 0; i < p->n_blocks; i++) {
-        const size_t b = turn(i, p->n_blocks, rows->backward);
-        const float *w = p->weight + b * n_k * G * UNITS;
-        for (size_t r = 0; r < n; r++)
-            memcpy(totals[r], rows->total + r * rows->total_stride + b * G * UNITS,
-                   G * UNITS * sizeof totals[r][0]);
-        if (rows->x) many_rows(G, w, p->n_x, n, x, total);
-        for (size_t r = 0; apart && r < n; r++) {
-            float *last = totals[r] + (G - 1) * UNITS;
-            memcpy(totals[r] + 3 * UNITS, last, UNITS * sizeof *last);
-            memcpy(last, p->apart + b * UNITS, UNITS * sizeof *last);
-        }
-        if (rows->h) many_rows(G, w + p->n_x * G * UNITS, p->n_h, n, rows->h, total);
-        if (p->n_c) many_rows(G, w + (p->n_x + p->n_h) * G * UNITS, p->n_c, n, rows->k, total);
+    const float *const *begin = from;
+    if (rows->x && p->n_x) {
+        many_rows(P, G, w, next, p->n_x, n, x, begin, total);
+        begin = (const float *const *)total;
+    }
+    if (apart || (begin == from && !(rows->h && p->n_h) && !p->n_c)) {
+        for (size_t r = 0; begin == from && r < n; r++)
+            memcpy(totals[r], from[r], P * G * UNITS * sizeof *from[r]);
+        begin = (const float *const *)total;
+    }
+    for (size_t r = 0; apart && r < n; r++) {
+        float *last = totals[r] + (G - 1) * UNITS;
+        memcpy(totals[r] + 3 * UNITS, last, UNITS * sizeof *last);
+        memcpy(last, p->apart + b * UNITS, UNITS * sizeof *last);
+    }
+    if (rows->h && p->n_h) {
+        many_rows(P, G, w + p->n_x * G * UNITS, next, p->n_h, n, rows->h, begin, total);
+        begin = (const float *const *)total;
+    }
+    if (p->n_c)
+        many_rows(P, G, w + (p->n_x + p->n_h) * G * UNITS, next, p->n_c, n, rows->k, begin, total);
+    for (size_t i = 0; i < P; i++) {
         for (size_t r = 0; r < n; r++) {
-            if (form->finish == FINISH_NONE) hand_out(G, rows, r, b, totals[r]);
-            else unit[r] = unit_of(form, rows, r, b, totals[r]);
+            if (form->finish == FINISH_NONE) hand_out(G, rows, r, b + i, totals[r] + i * G * UNITS);
+            else unit[r] = unit_of(form, rows, r, b + i, totals[r] + i * G * UNITS);
         }
         finish(form, n, unit);
     }
+}
+
+INLINE void many_rows_cell(const int G, const int apart, const struct panels *p,
+                           const struct form *form, const struct cell_rows *rows)
+{
+    const size_t n_tiles = p->n_blocks / P_OF(G), left = p->n_blocks % P_OF(G);
+    /* Blocks that make no tile stand at the end, from whichever side it goes. */
+    for (size_t i = 0; rows->backward && i < left; i++)
+        many_rows_blocks(G, apart, p, form, rows, p->n_blocks - 1 - i, 1);
+    for (size_t i = 0; i < n_tiles; i++)
+        many_rows_blocks(G, apart, p, form, rows, turn(i, n_tiles, rows->backward) * P_OF(G),
+                         P_OF(G));
+    for (size_t i = 0; !rows->backward && i < left; i++)
+        many_rows_blocks(G, apart, p, form, rows, n_tiles * P_OF(G) + i, 1);
 }
 
 INLINE void forward(struct values *v, size_t r) { v->at += v->at ? r * v->stride : 0; }
