@@ -149,6 +149,21 @@ def test_a_snapshot_is_of_one_moment():
     storm(work)
 
 
+def test_a_step_in_the_midst_of_a_snapshot_is_in_it_whole_or_not_at_all(monkeypatch):
+    """What another thread might do, at the one place where it is sure to come between."""
+    t = Table(made("lstm"))
+    s, empty = t.model.stream(), np.empty
+
+    def empty_and_step(*words):
+        monkeypatch.undo()
+        s.step(t.x)
+        return empty(*words)
+
+    monkeypatch.setattr(np, "empty", empty_and_step)
+    again = t.model.stream(snapshot=s.snapshot())
+    assert s.steps == 1 and same_bits(again.state, t.states[again.steps])
+
+
 def test_one_that_runs_keeps_all_others_out():
     """A long run releases the GIL: whoever comes meanwhile is refused, and it is not disturbed."""
     model = made("two layers of state")

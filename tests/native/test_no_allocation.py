@@ -178,6 +178,34 @@ def test_realtime_sanitizer_knows_the_hot_functions(builder, tmp_path):
     assert "pthread_" in found and "clstm_step" in found
 
 
+def analysed(*flags):
+    """What clang's analysis of effects says of all that a step goes through."""
+    cc = build.need(build.realtime_clang(), "clang that knows effects (from 20 on)")
+    include = f"-I{build.ROOT}/csrc/include"
+    source = TESTS_C / "effects.c"
+    return build.run([cc, "-Wfunction-effects", "-fsyntax-only", include, *flags, source]).stderr
+
+
+def test_analysis_of_effects_finds_nothing():
+    assert analysed() == ""
+
+
+@pytest.mark.parametrize("which, name", [("TEAM", "team_run"), ("BLAS", "blas_product")])
+def test_analysis_of_effects_goes_to_the_end(which, name):
+    """The threads or the BLAS, if they are not taken for granted."""
+    assert f"calls non-'nonblocking' function 'clstm_{name}'" in analysed(f"-DWITHOUT_{which}")
+
+
+def test_kernels_call_nothing_outside(builder):
+    nm = build.need(build.found("nm"), "nm")
+    objects = [o.result() for o in builder.start(("alloc_steps.c",))]
+    kernels = [o for o in objects if "isa_" in o.name]
+    assert len(kernels) == 4
+    for path in kernels:
+        called = {line.split()[-1] for line in build.succeed([nm, "-u", path]).splitlines()}
+        assert called <= {"memcpy", "memset", "memmove", "fmaf", "fma", "sqrtf", "__stack_chk_fail"}
+
+
 # ---- Python
 
 
