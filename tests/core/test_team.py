@@ -3,6 +3,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -168,6 +170,33 @@ def test_a_fork_in_the_midst_of_steps_hangs_nobody(threads, forks):
         for caller in callers:
             caller.join()
     assert not wrong and step_by_step()
+
+
+LEAVES = """
+import os, sys
+import numpy as np
+import clstm
+RNG = np.random.default_rng(7)
+w = {"weight_ih_l0": (1088, 272), "weight_hh_l0": (1088, 272)}
+w = {name: RNG.uniform(-0.06, 0.06, shape).astype(np.float32) for name, shape in w.items()}
+m = clstm.from_state_dict(w, threads=3)
+s, x = m.stream(), np.ones(272, np.float32)
+y = s.step(x)
+child = os.fork()
+if child == 0:
+    s.reset()
+    sys.exit(sys.argv[1] == "steps" and not np.array_equal(s.step(x), y))
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(status or not np.array_equal(m.stream().step(x), y))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: no fork")
+@pytest.mark.parametrize("child", ["steps", "does not step"])
+def test_parent_and_child_end_as_any_process(child):
+    """By a Python that takes itself apart, models with threads too: with workers of the child's
+    own, or with none."""
+    subprocess.run([sys.executable, "-c", LEAVES, child], check=True, timeout=60)
 
 
 def test_too_many_threads_are_refused():
