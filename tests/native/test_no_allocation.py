@@ -159,7 +159,7 @@ def test_the_seal_kills(builder, file):
 def watched(builder, *words):
     """The program under RealtimeSanitizer: what it printed, or what it stopped for."""
     cc = build.need(build.realtime_clang(), "clang with RealtimeSanitizer (from 20 on)")
-    program = builder(("alloc_steps.c",), cc, ("-O1", "-fsanitize=realtime"))
+    program = builder(("alloc_steps.c",), cc, ("-O0", "-fsanitize=realtime"))
     done = build.run([program, *words])
     assert (done.returncode == 0) == ("RealtimeSanitizer" not in done.stderr), done.stderr
     return done.stdout or done.stderr
