@@ -35,9 +35,8 @@ int clstm_team_run(struct team *team, clstm_share *share, const void *job)
 #include <signal.h>
 
 #define SPINS 2000 /* some 100 us: the gap between two steps of a busy stream is shorter */
-#define STACK                                                                                      \
-    ((size_t)4 << 20) /* clang -O0 uses half of it, -O2 a hundredth; what is not used              \
-                         costs nothing */
+/* Kernels that clang built with -O0 use half of it; what is not used costs nothing. */
+#define STACK ((size_t)4 << 20)
 
 struct worker {
     struct team *team;
