@@ -21,7 +21,7 @@ import numpy as np
 import clstm
 from clstm import nn
 
-LIMIT = 4 << 20
+LIMIT = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 RNG = np.random.default_rng(5)
 
