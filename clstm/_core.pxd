@@ -21,8 +21,8 @@ cdef class Stream:
     cdef int enter(self) except -1
     cdef int64_t token(self, x) except -1
     cdef int _step(self, x, out) except -1
-    cdef _get(self)
-    cdef _set(self, flat)
+    cdef tuple _get(self)
+    cdef _set(self, flat, steps)
 
 
 # Steps without Python: clstm/__init__.pxd. The stream is not None, and everything but acquire is

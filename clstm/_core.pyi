@@ -13,6 +13,11 @@ VERSION: str
 def available_kernels() -> tuple[str, ...]: ...
 
 @disjoint_base
+class DefaultMode:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+@disjoint_base
 class Model:
     def __new__(
         cls,

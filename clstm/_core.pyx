@@ -34,6 +34,12 @@ cdef extern from *:
     bint clstm_enter(int *busy) nogil
     void clstm_leave(int *busy) nogil
 
+cdef extern from "../src/fpmode.h":
+    struct fpmode:
+        pass
+    fpmode fpmode_enter() nogil
+    void fpmode_leave(fpmode mode) nogil
+
 cnp.import_array()
 
 NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
@@ -56,6 +62,19 @@ def available_kernels():
         names.append((<bytes>capi.clstm_available_kernel(i)).decode())
         i += 1
     return tuple(names)
+
+
+cdef class DefaultMode:
+    """Sets the caller's rounding and flush-to-zero aside within a ``with``, as the core does in
+    each call: NumPy converts by them."""
+
+    cdef fpmode mode
+
+    def __enter__(self):
+        self.mode = fpmode_enter()
+
+    def __exit__(self, *error):
+        fpmode_leave(self.mode)
 
 
 cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t ndim,
@@ -378,24 +397,31 @@ cdef class Stream:
             clstm_leave(&self.busy)
         return into
 
-    cdef _get(self):
+    cdef tuple _get(self):
+        """The flat state, and the steps that led to it: of one moment."""
         cdef Py_buffer view
+        cdef unsigned long long steps
         flat = np.empty(self.model.n_state, np.float32)
         PyObject_GetBuffer(flat, &view, PyBUF_WRITABLE)
         try:
             self.enter()
             capi.clstm_get_state(self.handle, <float *>view.buf)
+            steps = self.steps
             clstm_leave(&self.busy)
         finally:
             PyBuffer_Release(&view)
-        return flat
+        return flat, steps
 
-    cdef _set(self, flat):
+    cdef _set(self, flat, steps):
+        """steps: the new count, or None to leave it."""
         cdef Py_buffer view
+        cdef unsigned long long count = 0 if steps is None else steps
         PyObject_GetBuffer(flat, &view, 0)
         try:
             self.enter()
             capi.clstm_set_state(self.handle, <const float *>view.buf)
+            if steps is not None:
+                self.steps = count
             clstm_leave(&self.busy)
         finally:
             PyBuffer_Release(&view)
@@ -405,26 +431,25 @@ cdef class Stream:
         """A copy of the state in torch's unbatched shapes: LSTM (h (L, P or H), c (L, H)), a
         cell without the L axis, several recurrent layers a list, none None. Setting takes an
         axis of 1 for B too, checks everything first, and copies."""
-        return _stream.unflatten(self.model, self._get())
+        return _stream.unflatten(self.model, self._get()[0])
 
     @state.setter
     def state(self, value):
-        self._set(_stream.flatten(self.model, value))
+        self._set(_stream.flatten(self.model, value), None)
 
     def is_finite(self):
         """False once a NaN or infinity is in the state."""
-        return bool(np.isfinite(self._get()).all())
+        return bool(np.isfinite(self._get()[0]).all())
 
     def snapshot(self):
         """The state as bytes: versioned, checksummed, bound to the model. For
         ``model.stream(snapshot=...)``, on another machine or kernel set too."""
-        steps = self.steps
-        return _stream.pack(self.model, self._get(), steps)
+        flat, steps = self._get()
+        return _stream.pack(self.model, flat, steps)
 
     def _restore(self, blob):
         flat, steps = _stream.unpack(self.model, blob)
-        self._set(flat)
-        self.steps = steps
+        self._set(flat, steps)
 
     def bind(self, x, y):
         """A callable that steps from buffer x to buffer y, checked now and held: float32 (I,)

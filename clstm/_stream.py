@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _core
 from .errors import DTypeError, ShapeError, SnapshotError, TokenError
 from .program import Recurrent, as_array
 
@@ -40,7 +41,7 @@ def as_float32(array: np.ndarray) -> np.ndarray:
     """Native C-contiguous float32; the same array where it is that already."""
     if array.dtype is _FLOAT32 and array.flags.c_contiguous:
         return array
-    with np.errstate(over="ignore"):
+    with _core.DefaultMode(), np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32).reshape(array.shape)
 
 

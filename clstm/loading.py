@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import nn, program
+from ._core import DefaultMode
 from .errors import ModelFormatError, UnsupportedError
 from .formats import DEFAULT_MAX_BYTES, Weights, read_file
 from .formats.container import Image, write_image
@@ -46,12 +47,13 @@ def load(
     state inputs with its outputs by name, where they are not told by name or position.
     Raises ModelFormatError, UnsupportedError, ValueError or OSError.
     """
-    weights = read_file(
-        source, key=key, max_bytes=max_bytes, external_data=external_data, states=states
-    )
-    with naming(weights.name):
-        image = image_of(weights, layers, strict)
-        return build(image, precision=precision, threads=threads, gemm=gemm, kernel=kernel)
+    with DefaultMode():
+        weights = read_file(
+            source, key=key, max_bytes=max_bytes, external_data=external_data, states=states
+        )
+        with naming(weights.name):
+            image = image_of(weights, layers, strict)
+            return build(image, precision=precision, threads=threads, gemm=gemm, kernel=kernel)
 
 
 @contextmanager
@@ -128,8 +130,9 @@ def from_state_dict(
     options.pop("max_bytes", None)
     if not isinstance(mapping, Mapping):
         raise TypeError(f"expected a state dict, got {type(mapping).__name__}")
-    tensors = {str(name): _tensor(str(name), value) for name, value in mapping.items()}
-    return build(_image(tensors, layers, strict), **options)
+    with DefaultMode():
+        tensors = {str(name): _tensor(str(name), value) for name, value in mapping.items()}
+        return build(_image(tensors, layers, strict), **options)
 
 
 _OPTIONS_OF_BUILD = ("gemm", "kernel", "max_bytes", "precision", "threads")

@@ -136,10 +136,11 @@ static void normalise_row(const clstm_model *m, const struct cell *cell, struct 
     from_logical(cell, first, last, norm->after, width, 1, total);
 }
 
+static const struct form none = {.finish = FINISH_NONE};
+
 static void step_normed(const clstm_model *m, const struct cell *cell, struct frame *f,
                         struct cell_rows rows)
 {
-    static const struct form none = {.finish = FINISH_NONE};
     const struct cell_norm *norm = cell->norm;
     const struct kernels *k = m->kernels;
     const size_t sums = cell_sums(cell), width = padded(cell->n_hidden);

@@ -39,7 +39,8 @@ int clstm_team_run(struct team *team, clstm_share *share, const void *job)
  * work to do. A busy stream's gap between two steps is shorter. */
 #define SPINS 100
 #define YIELDS 300
-#define STACK (256 * 1024)
+/* Kernels that clang built with -O0 use half of it; what is not used costs nothing. */
+#define STACK ((size_t)4 << 20)
 
 struct worker {
     struct team *team;
@@ -58,14 +59,16 @@ struct team {
     pthread_mutex_t lock; /* of sleep */
     pthread_cond_t wake;
     int stop;
-    _Alignas(CACHE_LINE) atomic_int busy;
+    /* Whether somebody is inside: the count of forks, if so. A child finds the count of whoever
+     * was inside in the parent, which keeps nobody out here. 0: nobody. */
+    _Alignas(CACHE_LINE) atomic_uint busy;
     _Alignas(CACHE_LINE) atomic_uint number; /* of the job */
     _Alignas(CACHE_LINE) atomic_uint done;   /* shares of it */
     atomic_int sleepers;
     atomic_int core; /* where the caller is */
 };
 
-static atomic_uint forks;
+static atomic_uint forks = 1;
 static void forked(void) { atomic_fetch_add(&forks, 1); }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
 
@@ -224,12 +227,12 @@ int clstm_team_size(const struct team *t) { return t ? (int)t->n : 1; }
 
 int clstm_team_run(struct team *t, clstm_share *share, const void *job)
 {
-    if (t->forks != atomic_load_explicit(&forks, memory_order_relaxed)) {
-        /* Whoever was inside is not in this process. */
-        atomic_store(&t->busy, 0);
-        start(t);
-    }
-    if (atomic_exchange_explicit(&t->busy, 1, memory_order_acquire)) return 0;
+    const unsigned now = atomic_load_explicit(&forks, memory_order_relaxed);
+    unsigned inside = atomic_load_explicit(&t->busy, memory_order_relaxed);
+    if (inside == now || !atomic_compare_exchange_strong_explicit(
+                             &t->busy, &inside, now, memory_order_acquire, memory_order_relaxed))
+        return 0;
+    if (t->forks != now) start(t); /* a child's first job, with no other caller inside */
     t->share = share;
     t->job = job;
     atomic_store_explicit(&t->core, core(), memory_order_relaxed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* To be preloaded: counts what asks for memory while it is armed.
+/* To be preloaded: counts what asks for memory, and what takes a lock, while it is armed.
  *
  *     cc -shared -fPIC count_alloc.c -o count_alloc.so && LD_PRELOAD=./count_alloc.so program
  *
@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -20,7 +21,7 @@ extern void *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
 
 int count_alloc_armed;
-long count_alloc_total;
+long count_alloc_total, count_lock_total;
 
 static void count(void) { count_alloc_total += count_alloc_armed; }
 
@@ -66,3 +67,17 @@ void *sbrk(intptr_t more)
         return errno = ENOMEM, (void *)-1;
     return end;
 }
+
+extern int __pthread_mutex_lock(pthread_mutex_t *);
+extern int __pthread_mutex_trylock(pthread_mutex_t *);
+extern int __pthread_rwlock_rdlock(pthread_rwlock_t *);
+extern int __pthread_rwlock_wrlock(pthread_rwlock_t *);
+extern int __pthread_once(pthread_once_t *, void (*)(void));
+
+static void count_lock(void) { count_lock_total += count_alloc_armed; }
+
+int pthread_mutex_lock(pthread_mutex_t *m) { return count_lock(), __pthread_mutex_lock(m); }
+int pthread_mutex_trylock(pthread_mutex_t *m) { return count_lock(), __pthread_mutex_trylock(m); }
+int pthread_rwlock_rdlock(pthread_rwlock_t *l) { return count_lock(), __pthread_rwlock_rdlock(l); }
+int pthread_rwlock_wrlock(pthread_rwlock_t *l) { return count_lock(), __pthread_rwlock_wrlock(l); }
+int pthread_once(pthread_once_t *o, void (*f)(void)) { return count_lock(), __pthread_once(o, f); }

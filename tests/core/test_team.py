@@ -3,6 +3,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -133,29 +135,68 @@ def test_a_forked_child_makes_its_own_workers():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_fork_in_the_midst_of_steps_hangs_nobody():
-    (m,) = models("LSTM", 2)
+@pytest.mark.parametrize("forks", [30, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_in_the_midst_of_steps_hangs_nobody(threads, forks):
+    """Children step as their parent does, and are killed if that takes 5 s."""
+    (m,) = models("LSTM", threads)
     stop = threading.Event()
-    x = np.zeros((50, H), np.float32)
+    x = RNG.standard_normal((50, H)).astype(np.float32)
+    expected, wrong = m.stream().run(x), []
 
     def busy():
         s = m.stream()
         while not stop.is_set():
-            s.run(x)
+            s.reset()
+            if not np.array_equal(s.run(x), expected):
+                wrong.append(s)
 
-    caller = threading.Thread(target=busy)
-    caller.start()
+    def step_by_step():
+        s = m.stream()
+        return np.array_equal([s.step(frame) for frame in x[:10]], expected[:10])
+
+    callers = [threading.Thread(target=busy) for _ in range(2)]
+    for caller in callers:
+        caller.start()
     try:
-        for _ in range(30):
+        for _ in range(forks):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
-                m.stream().run(x[:2])
-                os._exit(0)
+                signal.alarm(5)
+                os._exit(0 if step_by_step() else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         stop.set()
-        caller.join()
+        for caller in callers:
+            caller.join()
+    assert not wrong and step_by_step()
+
+
+LEAVES = """
+import os, sys
+import numpy as np
+import clstm
+RNG = np.random.default_rng(7)
+w = {"weight_ih_l0": (1088, 272), "weight_hh_l0": (1088, 272)}
+w = {name: RNG.uniform(-0.06, 0.06, shape).astype(np.float32) for name, shape in w.items()}
+m = clstm.from_state_dict(w, threads=3)
+s, x = m.stream(), np.ones(272, np.float32)
+y = s.step(x)
+child = os.fork()
+if child == 0:
+    s.reset()
+    sys.exit(sys.argv[1] == "steps" and not np.array_equal(s.step(x), y))
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(status or not np.array_equal(m.stream().step(x), y))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: no fork")
+@pytest.mark.parametrize("child", ["steps", "does not step"])
+def test_parent_and_child_end_as_any_process(child):
+    """By a Python that takes itself apart, models with threads too: with workers of the child's
+    own, or with none."""
+    subprocess.run([sys.executable, "-c", LEAVES, child], check=True, timeout=60)
 
 
 def test_too_many_threads_are_refused():

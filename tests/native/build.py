@@ -30,6 +30,7 @@ SHORT_OF = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBS
 linux = pytest.mark.skipif(
     not platform.system() == "Linux", reason="not run: no LD_PRELOAD or seccomp here"
 )
+MANY_CALLERS = (("many_callers.c", "check.c"), ("-O0", "-g", "-fsanitize=thread"))
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
 
@@ -43,10 +44,21 @@ def found(*names):
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
+CLANGS = tuple(f"clang-{n}" for n in range(30, 10, -1))
+
+
 @functools.cache
 def clang():
-    """clang, also under the names that distributions give it."""
-    return found("clang", *(f"clang-{n}" for n in range(30, 10, -1)))
+    """clang, also under the names that distributions give it; 19 before newer ones, because
+    instruction_counts.json knows it."""
+    return found("clang", "clang-19", *CLANGS)
+
+
+@functools.cache
+def realtime_clang():
+    """One with RealtimeSanitizer, or None."""
+    names = [name for name in ("clang", *CLANGS) if links(found(name), "-fsanitize=realtime")]
+    return found(*names)
 
 
 @functools.cache
@@ -56,6 +68,13 @@ def gcc():
     if path and "clang" in run([path, "--version"]).stdout:
         return None
     return path
+
+
+@functools.cache
+def links(cc, *flags):
+    """Can this compiler make a program with these flags? Run-time libraries are packages apart."""
+    command = [cc, *flags, "-x", "c", "-", "-o", os.devnull]
+    return bool(cc) and run(command, input="int main(void) { return 0; }").returncode == 0
 
 
 def itself(cc):

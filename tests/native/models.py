@@ -186,6 +186,15 @@ def images(n, seed=0, certified=8):
     return [image(rng, i, certified) for i in range(n)]
 
 
+def large(hidden=272):
+    """An LSTM whose steps are worth sharing, of 17 blocks of units: no few threads divide them."""
+    maker = Maker(np.random.default_rng(7))
+    shapes = {"weight_ih_l0": (4 * hidden, hidden), "weight_hh_l0": (4 * hidden, hidden)}
+    shapes |= {"bias_ih_l0": (4 * hidden,), "bias_hh_l0": (4 * hidden,)}
+    maker.add(nn.LSTM("l"), **{name: maker.uniform(*s, limit=0.06) for name, s in shapes.items()})
+    return write_image(Image(*program.bind(maker.layers, maker.tensors, True)))
+
+
 def write_pack(path, some):
     """`some` images as tests/c/check.h reads them: 64 bytes with two numbers, then the image."""
     with open(path, "wb") as file:

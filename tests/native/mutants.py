@@ -7,8 +7,9 @@ that must fail: check_kernels (every kernel function against the oracle), check_
 every cell and option against it), digest (whole models: certificates of the float64 oracle, and the
 same bits of every way to run them), cells (the same of every cell and option), sweep (sigmoid and tanh over the floats), modes (control bits
 of the caller), check_file (hostile files, under the address sanitizer), check_refused (records that
-contradict themselves) or check_memory (malloc fails). The rest of the table is in mutants_cells.py,
-mutants_steps.py, mutants_records.py and mutants_core.py, which puts it together.
+contradict themselves), check_memory (malloc fails), many_callers (threads that share a model) or
+first_jobs (a child's). The rest of the table is in mutants_cells.py, mutants_steps.py,
+mutants_records.py, mutants_team.py and mutants_core.py, which puts it together.
 """
 
 from typing import NamedTuple

@@ -6,6 +6,7 @@ from mutants import KERNEL_MUTANTS, Mutant
 from mutants_cells import CELL_MUTANTS
 from mutants_records import RECORD_MUTANTS
 from mutants_steps import STEP_MUTANTS
+from mutants_team import TEAM_MUTANTS
 
 CORE_MUTANTS = [
     # ---- packing
@@ -291,4 +292,6 @@ CORE_MUTANTS = [
     ),
 ]
 
-MUTANTS = KERNEL_MUTANTS + CELL_MUTANTS + STEP_MUTANTS + RECORD_MUTANTS + CORE_MUTANTS
+MUTANTS = (
+    KERNEL_MUTANTS + CELL_MUTANTS + STEP_MUTANTS + RECORD_MUTANTS + CORE_MUTANTS + TEAM_MUTANTS
+)

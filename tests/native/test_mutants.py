@@ -29,6 +29,8 @@ CHECKS = {  # programs, and the flags that they are built with
     "check_file": (("check_file.c", "check.c"), READER),
     "check_refused": (("check_refused.c", "check.c"), ("-O0",)),
     "check_memory": (("check_memory.c", "check.c"), FAILING_MALLOC),
+    "many_callers": build.MANY_CALLERS,
+    "first_jobs": (("first_jobs.c", "check.c"), ("-O2",)),
 }
 
 
@@ -46,7 +48,9 @@ def packs(tmp_path_factory):
         "refused": hostile_images.refused(),
     }
     packs = {name: models.write_pack(folder / name, these) for name, these in some.items()}
-    return packs | {"one": folder / "one"}
+    large = models.large()
+    (folder / "large").write_bytes(large)
+    return packs | {"one": folder / "one", "large": folder / "large"}
 
 
 def arguments(check, kernel, packs):
@@ -62,6 +66,8 @@ def arguments(check, kernel, packs):
         "check_file": [packs["damage"], 5_000],
         "check_refused": [packs["refused"]],
         "check_memory": [packs["damage"], packs["one"]],
+        "many_callers": [packs["large"], 3, 3, 8],
+        "first_jobs": [packs["large"], 4, 2],
     }[check]
 
 

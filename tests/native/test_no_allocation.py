@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""A step asks for no memory and makes no system call."""
+"""A step asks for no memory, takes no lock and makes no system call; the annotations say so too."""
 
 import itertools
 import os
-import re
+import signal
 import sys
 
+import models
 import numpy as np
 import pytest
 
 import build
 import clstm
-from build import linux
+from build import TESTS_C, linux
 from clstm import nn
 
 STEPS = 1_000_000
@@ -70,7 +71,14 @@ def options(rng):
     return layers, tensors
 
 
-@pytest.fixture(scope="module", params=[plain, options], ids=["plain", "options"])
+def tokens(rng):
+    layers = [nn.Embedding("e"), nn.GRU("a"), nn.LSTM("b"), nn.Linear("fc"), nn.Softmax()]
+    shapes = {"e.weight": (23, 9), "fc.weight": (5, 17), "fc.bias": 5}
+    tensors = {name: rng.uniform(-0.3, 0.3, s).astype("f") for name, s in shapes.items()}
+    return layers, tensors | weights(rng, "a_l0", 51, 9, 17) | weights(rng, "b_l0", 68, 17, 17)
+
+
+@pytest.fixture(scope="module", params=[plain, options, tokens], ids=lambda made: made.__name__)
 def model(request):
     layers, tensors = request.param(np.random.default_rng(3))
     return clstm.from_state_dict(tensors, layers=layers)
@@ -83,25 +91,115 @@ def file(model, tmp_path_factory):
     return path
 
 
-@linux
-@pytest.mark.parametrize("kernel", clstm.available_kernels())
-def test_no_allocation_in_c(kernel, builder, file, count_alloc):
-    program = builder(("alloc_steps.c",))
-    env = {**os.environ, "LD_PRELOAD": str(count_alloc), "CLSTM_KERNEL": kernel}
-    out = build.succeed([program, file, STEPS if kernel != "scalar" else STEPS // 10], env=env)
-    assert re.search(r"\d+ steps: 0 allocations \(and 1 of our own\)", out), out
+@pytest.fixture
+def counter(count_alloc):
+    """The environment that preloads the counter."""
+    return {**os.environ, "LD_PRELOAD": str(count_alloc)}
+
+
+steps_of = pytest.mark.parametrize(
+    "steps", [STEPS, pytest.param(10_000_000, marks=pytest.mark.long)]
+)
+kernels = pytest.mark.parametrize("kernel", clstm.available_kernels())
+
+
+def here(steps, kernel):
+    """A tenth for plain C, which takes ten times as long."""
+    return steps // 10 if kernel == "scalar" else steps
 
 
 @linux
-@pytest.mark.parametrize("kernel", clstm.available_kernels())
-def test_no_system_call_in_c(kernel, builder, file):
-    done = build.run(
-        [builder(("alloc_steps.c",)), file, 100_000, "sealed"],
-        env={**os.environ, "CLSTM_KERNEL": kernel},
-    )
+@kernels
+@steps_of
+def test_no_allocation_and_no_lock_in_c(kernel, steps, builder, file, counter):
+    program, steps = builder(("alloc_steps.c",)), here(steps, kernel)
+    out = build.succeed([program, file, steps], env={**counter, "CLSTM_KERNEL": kernel})
+    assert out == f"{steps} steps: 0 allocations, 0 locks\n"
+
+
+@linux
+def test_the_counter_counts(builder, file, counter):
+    out = build.succeed([builder(("alloc_steps.c",)), file, 10, "broken"], env=counter)
+    assert out == "10 steps: 1 allocations, 1 locks\n"
+
+
+def sealed(builder, file, kernel, *words):
+    env = {**os.environ, "CLSTM_KERNEL": kernel}
+    done = build.run([builder(("alloc_steps.c",)), file, *words], env=env)
     if done.returncode == 77:
         pytest.skip("not run: no seccomp here")
-    assert (done.returncode, done.stdout) == (0, "sealed\n")
+    return done
+
+
+@linux
+@kernels
+@pytest.mark.parametrize("steps", [100_000, pytest.param(STEPS, marks=pytest.mark.long)])
+def test_no_system_call_in_c(kernel, steps, builder, file):
+    steps = here(steps, kernel)
+    done = sealed(builder, file, kernel, steps, "sealed")
+    assert (done.returncode, done.stdout) == (0, f"{steps} steps sealed\n")
+
+
+@linux
+def test_the_seal_kills(builder, file):
+    done = sealed(builder, file, clstm.available_kernels()[0], 10, "sealed", "broken")
+    assert done.returncode == -signal.SIGSYS
+
+
+# ---- clang's own checks of what HOT means
+
+
+def watched(builder, *words):
+    """The program under RealtimeSanitizer: what it printed, or what it stopped for."""
+    cc = build.need(build.realtime_clang(), "clang with RealtimeSanitizer (from 20 on)")
+    program = builder(("alloc_steps.c",), cc, ("-O0", "-fsanitize=realtime"))
+    done = build.run([program, *words])
+    assert (done.returncode == 0) == ("RealtimeSanitizer" not in done.stderr), done.stderr
+    return done.stdout or done.stderr
+
+
+@linux
+def test_realtime_sanitizer_finds_nothing(builder, file):
+    assert watched(builder, file, 10_000, "watched") == "10000 steps\n"
+
+
+@linux
+def test_realtime_sanitizer_knows_the_hot_functions(builder, tmp_path):
+    """By their annotation in clstm.h alone: two threads wake each other, which it sees."""
+    (tmp_path / "large").write_bytes(models.large())
+    found = watched(builder, tmp_path / "large", 10, "watched", 2)
+    assert "pthread_" in found and "clstm_step" in found
+
+
+def analysed(*flags):
+    """What clang's analysis of effects says of all that a step goes through."""
+    cc = build.need(build.realtime_clang(), "clang that knows effects (from 20 on)")
+    include = f"-I{build.ROOT}/csrc/include"
+    source = TESTS_C / "effects.c"
+    return build.run([cc, "-Wfunction-effects", "-fsyntax-only", include, *flags, source]).stderr
+
+
+def test_analysis_of_effects_finds_nothing():
+    assert analysed() == ""
+
+
+@pytest.mark.parametrize("which, name", [("TEAM", "team_run"), ("BLAS", "blas_product")])
+def test_analysis_of_effects_goes_to_the_end(which, name):
+    """The threads or the BLAS, if they are not taken for granted."""
+    assert f"calls non-'nonblocking' function 'clstm_{name}'" in analysed(f"-DWITHOUT_{which}")
+
+
+def test_kernels_call_nothing_outside(builder):
+    nm = build.need(build.found("nm"), "nm")
+    objects = [o.result() for o in builder.start(("alloc_steps.c",))]
+    kernels = [o for o in objects if "isa_" in o.name]
+    assert len(kernels) == 4
+    for path in kernels:
+        called = {line.split()[-1] for line in build.succeed([nm, "-u", path]).splitlines()}
+        assert called <= {"memcpy", "memset", "memmove", "fmaf", "fma", "sqrtf", "__stack_chk_fail"}
+
+
+# ---- Python
 
 
 def growth(step, n):
@@ -115,7 +213,9 @@ def growth(step, n):
 
 def test_no_allocation_in_python(model):
     s = model.stream()
-    x = np.linspace(-1, 1, model.input_size, dtype=np.float32)
+    x = np.linspace(-1, 1, model.input_size or 1, dtype=np.float32)
+    if model.num_embeddings:
+        x = np.array([3])
     y = np.empty(model.output_size, np.float32)
     for step in (lambda: s.step(x, out=y), s.bind(x, y)):
         growth(step, 1000)

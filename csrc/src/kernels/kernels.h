@@ -13,6 +13,8 @@
 
 #include <stddef.h>
 
+#include "clstm.h"
+
 #include "form.h"
 
 #define UNITS 16
@@ -87,16 +89,17 @@ struct kernels {
 
     /* y[n][n_blocks][n_gates][UNITS] = bias + panels . x, over the x part alone. */
     void (*product)(const struct panels *p, size_t n, const float *x, size_t x_stride,
-                    struct values y);
+                    struct values y) CLSTM_HOT;
     /* One step of a cell: bias or totals + panels . [x, h, k], then the finish of its form.
      * Panels without inputs finish what stands in the totals. */
-    void (*cell)(const struct panels *p, const struct form *form, const struct cell_rows *rows);
+    void (*cell)(const struct panels *p, const struct form *form,
+                 const struct cell_rows *rows) CLSTM_HOT;
     /* n floats, a multiple of UNITS; a and b are [n] or NULL. */
     void (*map)(enum map_kind kind, size_t n, const float *x, float *y, const float *a,
-                const float *b, const float p[2]);
+                const float *b, const float p[2]) CLSTM_HOT;
     /* One row of n features; weight and bias are padded [n] or NULL, for NORM_LAYER. */
     void (*norm)(enum norm_kind kind, size_t n, const float *x, float *y, const float *weight,
-                 const float *bias, float eps);
+                 const float *bias, float eps) CLSTM_HOT;
 };
 
 extern const struct kernels clstm_kernels_scalar, clstm_kernels_avx2, clstm_kernels_avx512,
