@@ -236,7 +236,7 @@ def _compare_onnx(data: bytes, found: Weights) -> None:
         same({"": ours}, {"": np.asarray(theirs)})
 
 
-ZIP = ("zip_entries.py", "source.py", "arrays.py", "budget.py")
+ZIP = ("zip_entries.py", "arrays.py")  # source.py is not moved by bytes: test_source.py tries it
 READERS = {
     reader.name: reader
     for reader in (
