@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
 
-.PHONY: demo test test-long test-arm check format bench baselines clean
+READER ?= npz torch safetensors clstm onnx c
+SECONDS ?= 60
+
+.PHONY: demo test test-long test-arm fuzz check format bench baselines clean
 
 $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
 
@@ -15,6 +18,8 @@ test: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[test]" && $(BIN)/pytest -
 test-long: ; $(BIN)/pytest -m long -rA
 
 test-arm: ; bash tests/native/arm.sh
+
+fuzz: ; for reader in $(READER); do $(BIN)/python fuzz/fuzz.py $$reader --seconds $(SECONDS) || exit; done
 
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-format --dry-run -Werror $(C_FILES) && $(BIN)/mypy && $(BIN)/stubtest clstm._core --allowlist tests/typing/stubtest.allow
 

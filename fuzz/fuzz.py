@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import which
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -45,7 +46,7 @@ class Fuzzer:
         self.executions = self.edges = self.features = 0
 
     def run(self, seconds: float, first: bool) -> int:
-        command = self._c() if self.reader == "c" else self._python()
+        command = self.build_c() if self.reader == "c" else self._python()
         begin = time.monotonic()
         while (left := seconds - (time.monotonic() - begin)) >= 1:
             before = len(list(self.findings.iterdir()))
@@ -85,19 +86,29 @@ class Fuzzer:
         known = str(self.work / "known")
         return [sys.executable, str(HERE / "fuzz_target.py"), self.reader, known]
 
-    def _c(self) -> list[str]:
-        program, csrc = self.work / "fuzz_clstm", self.source / "csrc"
+    def build_c(self, replay: bool = False) -> list[str]:
+        """The fuzzer's program, or one that reads files and prints what each is; its objects are
+        compiled anew where they are older than a source."""
+        csrc, objects = self.source / "csrc", self.work / f"objects{'-replay' * replay}"
+        objects.mkdir(exist_ok=True)
+        clang = next(
+            (c for c in (os.environ.get("CLANG"), "clang", "clang-19") if c and which(c)), None
+        )
+        if clang is None:
+            sys.exit("no clang: apt-get install clang-19 libclang-rt-19-dev")
+        tools = ["-DREPLAY"] if replay else [SANITIZERS, "-fno-sanitize-recover=undefined"]
+        flags = ["-g", "-O0", *tools, f"-I{csrc}/include", f"-I{ROOT}/tests/c"]
         sources = [*(csrc / "src").glob("*.c"), *(csrc / "src/kernels").glob("*.c")]
-        used = [*sources, HERE / "fuzz_clstm.c", *(csrc / "src").rglob("*.h")]
-        if program.exists() and all(program.stat().st_mtime > f.stat().st_mtime for f in used):
-            return [str(program)]
-        clang = next(c for c in (os.environ.get("CLANG"), "clang", "clang-19") if _is_there(c))
-        subprocess.run(
-            [clang, "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=undefined",
-             f"-I{csrc}/include", f"-I{ROOT}/tests/c", HERE / "fuzz_clstm.c",
-             ROOT / "tests/c/hostile.c", *sources, "-lm", "-o", program],
-            check=True,
-        )  # fmt: skip
+        headers = max(f.stat().st_mtime for f in (csrc / "src").rglob("*.h"))
+        made = []
+        for source in (*sources, ROOT / "tests/c/hostile.c", HERE / "fuzz_clstm.c"):
+            out = objects / f"{source.parent.name}-{source.stem}.o"
+            newest = max(headers, source.stat().st_mtime)
+            if not out.exists() or out.stat().st_mtime < newest:
+                subprocess.run([clang, *flags, "-c", source, "-o", out], check=True)
+            made.append(out)
+        program = self.work / ("replay" if replay else "fuzz_clstm")
+        subprocess.run([clang, *flags, *made, "-lm", "-o", program], check=True)
         return [str(program)]
 
     def _report(self, seconds: float) -> int:
@@ -114,12 +125,6 @@ class Fuzzer:
             f"in all {total['seconds']} s, {total['executions']} executions"
         )
         return 1 if findings else 0
-
-
-def _is_there(program: str | None) -> bool:
-    from shutil import which
-
-    return program is not None and which(program) is not None
 
 
 def _story(output: str) -> str:

@@ -5,6 +5,8 @@
     python fuzz/fuzz_corpus.py add READER FOLDER...    take what reaches more from these folders
     python fuzz/fuzz_corpus.py record READER           write down what the files come to now
 
+READER may be c, the C reader of .clstm files; what reaches more in it goes into corpus/clstm.
+
 `corpus/READER.json` says of each file what it comes to, a line for every way of reading it. A
 change of a sentence or a check shows there as a difference, to be looked at in review.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterable
@@ -27,6 +30,8 @@ MOST_BYTES = 16_384  # of a file, but where only a larger one reaches a branch
 
 def main() -> None:
     command, name, *folders = sys.argv[1:]
+    if name == "c":
+        return _c(command, folders)
     warnings.simplefilter("ignore")
     measure = coverage.Coverage(branch=True, data_file=None, include=f"{CLSTM}/formats/*")
     measure.start()  # before the readers are imported
@@ -41,12 +46,34 @@ def main() -> None:
     for path in files(name):
         found[path.name] = fuzz_readers.outcomes(reader, path.read_bytes())
     measure.stop()
-    expected = CLSTM.parent / "fuzz/corpus" / f"{name}.json"
-    if command in ("add", "record"):
-        expected.write_text(json.dumps(found, indent=0, ensure_ascii=True) + "\n")
-    known = json.loads(expected.read_text())
-    different = {k: [known.get(k), found.get(k)] for k in {*known, *found} if known.get(k) != found.get(k)}
+    different = _compare(command, name, found)
     print(json.dumps({"files": len(found), "different": different, **branches(reader, measure)}))
+
+
+def _compare(command: str, name: str, found: dict[str, list[str]]) -> dict[str, object]:
+    """What differs from the record, or the record made anew."""
+    expected = HERE / "corpus" / f"{name}.json"
+    if command in ("add", "record"):
+        expected.write_text(json.dumps(found, indent=0) + "\n")
+    known = json.loads(expected.read_text())
+    names = sorted({*known, *found})
+    return {k: [known.get(k), found.get(k)] for k in names if known.get(k) != found.get(k)}
+
+
+def _c(command: str, folders: list[str]) -> None:
+    """The corpus of .clstm in the C reader: what libFuzzer's merge adds, and what C says of it."""
+    from fuzz import Fuzzer
+
+    program = Fuzzer("c", HERE / "work/c", CLSTM.parent)
+    if command == "add":
+        kept = str(HERE / "corpus/clstm")
+        subprocess.run([*program.build_c(), "-merge=1", kept, *folders], check=True)
+    paths = files("clstm")
+    done = subprocess.run(
+        [*program.build_c(replay=True), *paths], capture_output=True, text=True, check=True
+    )
+    lines = dict(zip([p.name for p in paths], done.stdout.splitlines(), strict=True))
+    print(json.dumps({"files": len(lines), "different": _compare(command, "c", lines)}))
 
 
 def files(name: str) -> list[Path]:
@@ -66,7 +93,11 @@ def branches(reader: object, measure: coverage.Coverage) -> dict[str, object]:
         for a, b in file["missing_branches"]
     ]
     totals = report["totals"]
-    return {"branches": totals["num_branches"], "taken": totals["covered_branches"], "missing": missing}
+    return {
+        "branches": totals["num_branches"],
+        "taken": totals["covered_branches"],
+        "missing": missing,
+    }
 
 
 def _add(reader: object, measure: coverage.Coverage, folders: Iterable[Path]) -> None:
@@ -100,7 +131,9 @@ def _add(reader: object, measure: coverage.Coverage, folders: Iterable[Path]) ->
             continue
         seen |= new
         if path not in old:
-            (HERE / "corpus" / reader.name / f"{len(content):05d}-{path.name[:12]}").write_bytes(content)
+            (HERE / "corpus" / reader.name / f"{len(content):05d}-{path.name[:12]}").write_bytes(
+                content
+            )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ four changes is made to the bytes as they are.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pickletools
 import random
@@ -140,7 +141,7 @@ _PIECES = [opcode_of(name) for name in sorted(ACCEPTED)] + [
 def pickle(data: bytes, rng: random.Random) -> bytes:
     """An opcode more, less, twice, elsewhere, or with another operand."""
     ops = [at for _, _, at in pickletools.genops(data)] + [len(data)]
-    parts = [data[a:b] for a, b in zip(ops, ops[1:], strict=False)]
+    parts = [data[a:b] for a, b in itertools.pairwise(ops)]
     i, how = rng.randrange(len(parts)), rng.randrange(6)
     if how == 0:
         del parts[i]
@@ -214,7 +215,8 @@ npz = _or_raw(lambda data, rng: _zip(lambda name, content, r: npy(content, r), d
 # -- JSON: safetensors
 
 _WORDS = [
-    "F32", "F16", "BF16", "F64", "I64", "BOOL", "U8", "F8_E4M3", "C64", "X", "", "\ud800", "é" * 300,
+    "F32", "F16", "BF16", "F64", "I64", "BOOL", "U8", "F8_E4M3", "C64", "X", "", "\ud800",
+    "é" * 300,
     True, None, 1.5, -1, [], {}, [0, 4], [[]], {"dtype": "F32"},
 ]  # fmt: skip
 
@@ -233,8 +235,8 @@ def _json(value: Any, rng: random.Random) -> Any:
         if how == 0:
             return value[:i] + value[i + 1 :]
         if how == 1:
-            return value[:i] + [value[i]] + value[i:]
-        return value[:i] + [_json(value[i], rng)] + value[i + 1 :]
+            return [*value[:i], value[i], *value[i:]]
+        return [*value[:i], _json(value[i], rng), *value[i + 1 :]]
     if isinstance(value, str) and value[:2] in ("[{", '{"') and rng.random() < 0.9:
         return json.dumps(_json(json.loads(value), rng))  # layers, as text in the metadata
     if isinstance(value, int) and not isinstance(value, bool) and rng.random() < 0.8:

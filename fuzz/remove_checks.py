@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Takes every check out of the readers, one at a time, and sees whether a test notices.
 
-    python fuzz/remove_checks.py [READER ...]      torch npz safetensors clstm onnx c; default: all
+    python fuzz/remove_checks.py [--work WORK] [READER ...]
 
-A check is a `raise` in clstm/formats, or an error return in csrc/src/{file,weights,certificate}.c.
+READER is torch, npz, safetensors, clstm, onnx or c; without one all are taken. A check is a `raise` in clstm/formats, or an error return in csrc/src/{file,weights,certificate}.c.
 First the kept corpus is read without it: its files must come to something else than what
-`corpus/READER.json` says. Where they do not, the tests of that reader are run. What survives both is
-printed, and must be argued in ARGUED; a run goes on where the last one stopped (work/checks.json).
+`corpus/READER.json` says. Where they do not, the tests of that reader are run. What survives both
+is printed, and must be argued in ARGUED; a run goes on where the last one stopped (WORK/checks.json),
+so start with another folder where tests have changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import hashlib
@@ -35,7 +37,7 @@ TESTS = {
     "npz": [UNIT / "test_npz_reader.py", UNIT / "test_source.py", UNIT / "test_torch_archive.py"],
     "safetensors": [UNIT / "test_safetensors_reader.py", UNIT / "test_source.py"],
     "clstm": [CORE / "test_files.py"],
-    "onnx": sorted(CORE.glob("test_onnx_*.py")) + [ROOT / "tests/parity/test_onnx_graphs.py"],
+    "onnx": [*sorted(CORE.glob("test_onnx_*.py")), ROOT / "tests/parity/test_onnx_graphs.py"],
 }
 C_FILES = ("file.c", "weights.c", "certificate.c")
 
@@ -211,9 +213,13 @@ def main() -> int:
     warnings.simplefilter("ignore")
     from fuzz_readers import READERS
 
-    names = sys.argv[1:] or [*READERS, "c"]
-    file = HERE / "work/checks.json"
-    file.parent.mkdir(exist_ok=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("readers", nargs="*", choices=[*READERS, "c"])
+    parser.add_argument("--work", type=Path, default=HERE / "work")
+    args = parser.parse_args()
+    names = args.readers or [*READERS, "c"]
+    file = args.work / "checks.json"
+    args.work.mkdir(exist_ok=True)
     known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     checks, seen = [], set[tuple[Path, int]]()
     for name in names:
@@ -228,7 +234,7 @@ def main() -> int:
         whole = check._replace(source=check.file.read_text())
         if _in_a_child(lambda whole=whole: _corpus_notices(whole), 120):
             sys.exit(f"{check.reader}: the corpus differs with every check in place; see replay")
-    bench = CBench(HERE / "work/checks") if "c" in names else None
+    bench = CBench(args.work / "checks") if "c" in names else None
     for i, check in enumerate(checks):
         if check.key not in known:
             known[check.key] = _outcome(check, bench)

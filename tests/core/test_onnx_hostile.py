@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -313,7 +314,9 @@ def test_a_bool_is_0_or_1(raw: bool) -> None:
         if value == 1:
             read(model.SerializeToString())
         else:
-            with pytest.raises(clstm.ModelFormatError, match="'c'.*(neither 0 nor 1|outside of bool)"):
+            with pytest.raises(
+                clstm.ModelFormatError, match=r"'c'.*(neither 0 nor 1|outside of bool)"
+            ):
                 read(model.SerializeToString())
 
 
@@ -323,12 +326,14 @@ def test_functions_that_make_much_of_little() -> None:
     for k in range(6):
         inner, domain = ("Identity", "") if k == 0 else (f"F{k - 1}", "f")
         names = ["a", *[f"t{i}" for i in range(9)], "b"]
-        nodes = [node(inner, [x], [y], domain=domain) for x, y in zip(names, names[1:], strict=False)]
+        nodes = [node(inner, [x], [y], domain=domain) for x, y in itertools.pairwise(names)]
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
         functions.append(helper.make_function("f", f"F{k}", ["a"], ["b"], nodes, opsets))
     call = [*lstm(), node("F5", ["Y"], ["o"], domain="f")]
     data = file(call, X, ["o"], ONE | CELL, functions=functions, domains=["f"])
     begin = time.process_time()
-    with pytest.raises(clstm.UnsupportedError, match=r"more than 5\d\d\d nodes in a file of this size"):
+    with pytest.raises(
+        clstm.UnsupportedError, match=r"more than 5\d\d\d nodes in a file of this size"
+    ):
         read(data)
     assert time.process_time() - begin < 1

@@ -7,13 +7,10 @@ mutators, from seeds, so that each run makes the same.
 
 import json
 import os
-import random
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]

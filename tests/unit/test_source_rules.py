@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "csrc/src/kernels"
 OURS = [
     p
-    for folder in ("clstm", "csrc", "tests", "examples", "benchmarks", "tools")
+    for folder in ("clstm", "csrc", "tests", "examples", "benchmarks", "tools", "fuzz")
     for p in sorted((ROOT / folder).rglob("*"))
     if p.suffix in {".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".sh"} and p.name != "_core.c"
 ]
