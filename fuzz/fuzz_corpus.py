@@ -105,12 +105,11 @@ def _add(reader: object, measure: coverage.Coverage, folders: Iterable[Path]) ->
     from fuzz_readers import outcomes
 
     paths = {p for folder in folders for p in folder.iterdir()}
-    data = measure.get_data()
     seen: set[object] = set()
     old = files(reader.name)
     for path in [*old, *sorted(paths, key=lambda p: p.stat().st_size)]:
         content = path.read_bytes()
-        data.erase()
+        measure.erase()
         measure.start()
         try:
             lines = outcomes(reader, content)
@@ -119,6 +118,7 @@ def _add(reader: object, measure: coverage.Coverage, folders: Iterable[Path]) ->
             continue
         finally:
             measure.stop()
+        data = measure.get_data()  # which takes what was measured over
         new: set[object] = {re.sub(r"'.*'|[0-9a-f]{8,}|\d+", "", line)[:60] for line in lines}
         new |= {
             (Path(file).name, arc)

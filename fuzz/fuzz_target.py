@@ -5,6 +5,7 @@ KNOWN is a file of the findings so far, one signature a line: they are passed ov
 next one is found. fuzz.py starts this again after each.
 """
 
+import importlib
 import random
 import sys
 import time
@@ -15,6 +16,9 @@ from pathlib import Path
 import atheris
 
 warnings.simplefilter("ignore")  # NumPy warns of files; with the count, that would be a leak
+MODULES = {"torch": ["torch"], "onnx": ["onnx"]}  # which the readers import at first use
+for module in MODULES.get(sys.argv[1], []):
+    importlib.import_module(module)
 with atheris.instrument_imports(include=["clstm"]):
     from fuzz_readers import READERS, outcomes
 

@@ -3,11 +3,12 @@
 
     python fuzz/remove_checks.py [--work WORK] [READER ...]
 
-READER is torch, npz, safetensors, clstm, onnx or c; without one all are taken. A check is a `raise` in clstm/formats, or an error return in csrc/src/{file,weights,certificate}.c.
-First the kept corpus is read without it: its files must come to something else than what
-`corpus/READER.json` says. Where they do not, the tests of that reader are run. What survives both
-is printed, and must be argued in ARGUED; a run goes on where the last one stopped (WORK/checks.json),
-so start with another folder where tests have changed.
+READER is torch, npz, safetensors, clstm, onnx or c; without one all are taken. A check is a `raise`
+in clstm/formats, or an error return in csrc/src/{file,weights,certificate}.c. First the kept corpus
+is read without it: its files must come to something else than `corpus/READER.json` says. Where they
+do not, the tests of that reader are run. What survives both is printed, and must be argued in
+ARGUED. A run goes on where the last one stopped (WORK/checks.json); after a change of the tests
+give it another folder.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ INLINE void many_rows_cell(const int G, const int apart, const struct panels *p,
     const float *x[ROW_GROUP];
     for (size_t r = 0; r < n; r++) {
         total[r] = totals[r];
-        x[r] = rows->x ? rows->x + r * rows->x_stride : NULL;
+        x[r] = rows->x + (rows->x ? r * rows->x_stride : 0);
     }
     for (size_t i = 0; i < p->n_blocks; i++) {
         const size_t b = turn(i, p->n_blocks, rows->backward);
@@ -153,10 +153,7 @@ INLINE void many_rows_cell(const int G, const int apart, const struct panels *p,
     }
 }
 
-INLINE void forward(struct values *v, size_t r)
-{
-    if (v->at) v->at += r * v->stride; /* even NULL + 0 is undefined */
-}
+INLINE void forward(struct values *v, size_t r) { v->at += v->at ? r * v->stride : 0; }
 
 INLINE void cell_of(const int G, const int apart, const struct panels *p, const struct form *form,
                     const struct cell_rows *rows)
