@@ -11,17 +11,17 @@
 
 enum { HEADER = 64, OP = 128, TENSOR = 64 };
 
-static clstm_status load(const uint8_t *data, size_t size, char err[256])
+static clstm_status load(const uint8_t *data, size_t size, size_t odd, char err[256])
 {
     const clstm_options options = {.size = sizeof options, .kernel = "scalar"};
     clstm_model *model = NULL;
-    void *copy = malloc(size); /* aligned, so that the bytes are read in place */
-    if (size) memcpy(copy, data, size);
-    const clstm_status status = clstm_model_load_memory(copy, size, &options, &model, err);
-    memset(copy, 0xa5, size); /* nothing of it may be kept */
+    uint8_t *copy = malloc(size + odd); /* of the very size; read in place where it is aligned */
+    if (size) memcpy(copy + odd, data, size);
+    const clstm_status status = clstm_model_load_memory(copy + odd, size, &options, &model, err);
+    memset(copy, 0xa5, size + odd); /* nothing of it may be kept */
     free(copy);
     if ((status == CLSTM_OK) != (model != NULL)) abort();
-    if (status != CLSTM_OK && (!*err || !memchr(err, 0, 256))) abort();
+    if (status != CLSTM_OK && err && (!*err || !memchr(err, 0, 256))) abort();
     if (model && !use(model)) abort();
     clstm_model_free(model);
     return status;
@@ -38,10 +38,16 @@ int main(int argc, char **argv)
         const size_t size = fread(data, 1, sizeof data, file);
         fclose(file);
         char err[256] = "";
-        const clstm_status status = load(data, size, err);
+        const clstm_status status = load(data, size, 0, err);
         printf("%d %s\n", (int)status, err);
+        clstm_model *model = NULL;
+        if (load(data, size, 1, NULL) != status) return 3;
+        if (clstm_model_load(argv[i], NULL, &model, NULL) != status) return 4;
+        clstm_model_free(model);
     }
-    return 0;
+    clstm_model *model = NULL;
+    const int missing = clstm_model_load("/nowhere/at.all", NULL, &model, NULL) == CLSTM_IO;
+    return missing && clstm_model_load("/", NULL, &model, NULL) == CLSTM_IO ? 0 : 5;
 }
 
 #else
@@ -53,7 +59,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char err[256] = "";
-    load(data, size, err);
+    load(data, size, size % 2, err);
     return 0;
 }
 
