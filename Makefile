@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp' '*.hpp' 2>/dev/null || find csrc tests examples -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test test-long test-arm sweep accuracy check format bench baselines clean
+READER ?= npz torch safetensors clstm onnx c
+SECONDS ?= 60
+
+.PHONY: demo test test-long test-arm fuzz sweep accuracy check format bench baselines clean
 
 $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
 
@@ -20,6 +23,8 @@ test-arm: ; bash tests/native/arm.sh
 sweep: ; PYTHONPATH=tests $(BIN)/python tests/native/sweep.py --resume build/sweep $(ARGS)
 
 accuracy: ; PYTHONPATH=tests $(BIN)/python tests/parity/accuracy.py --resume build/accuracy $(ARGS)
+
+fuzz: ; for reader in $(READER); do $(BIN)/python fuzz/fuzz.py $$reader --seconds $(SECONDS) || exit; done
 
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-format --dry-run -Werror $(C_FILES) && $(BIN)/mypy && $(BIN)/stubtest clstm._core --allowlist tests/typing/stubtest.allow
 

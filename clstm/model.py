@@ -210,6 +210,7 @@ class Model(CoreModel):
         image = Image(self._records, self.n_input, self._parsed.check)
         if check is not None:
             image.check = _certificate.certificate(self, check)
+            CoreModel(write_image(image))  # what no load would take is not written
         target = Path(path)
         if target.suffix == ".clstm":
             data = write_image(image)

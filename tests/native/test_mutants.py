@@ -26,7 +26,7 @@ CHECKS = {  # programs, and the flags that they are built with
     "cells": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "digest": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "modes": (("modes.c", "drive.c", "check.c"), ("-O2",)),
-    "check_file": (("check_file.c", "check.c"), READER),
+    "check_file": (("check_file.c", "hostile.c", "check.c"), READER),
     "check_refused": (("check_refused.c", "check.c"), ("-O0",)),
     "check_memory": (("check_memory.c", "check.c"), FAILING_MALLOC),
     "many_callers": build.MANY_CALLERS,
