@@ -33,6 +33,8 @@ void clstm_get_state(const clstm_stream *, float *);
 void clstm_set_state(clstm_stream *, const float *);
 void clstm_stream_copy(clstm_stream *, const clstm_stream *);
 clstm_status clstm_sequence(const clstm_model *, const clstm_batch *);
+clstm_status clstm_sequence_by_layer(const clstm_model *, const clstm_batch *, const float *const *,
+                                     float *const *);
 const char *clstm_available_kernel(size_t);
 int clstm_abi_version(void);
 const char *clstm_version(void);
