@@ -110,7 +110,7 @@ for data in seeds:
     load(data)  # modules that are imported at first use
 armed, seen = False, []
 def hook(event, args):
-    if armed:
+    if armed and event != "builtins.id":  # of id(), which reads an address
         seen.append([event, repr(args)[:200]])
 sys.addaudithook(hook)
 armed = True
