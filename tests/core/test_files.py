@@ -17,7 +17,7 @@ import clstm
 import samples
 from clstm import DTypeError, ModelFormatError, ShapeError, nn
 from clstm.formats.budget import Budget
-from clstm.formats.container import read_image
+from clstm.formats.container import Image, Record, read_image, write_image
 from samples import ZOO, fed, floats, lstm_tensors, made, rng_of, same_bits
 
 KINDS = ["clstm", "safetensors"]
@@ -384,3 +384,13 @@ def test_python_looks_at_every_byte_that_c_looks_at(image):
             read_image(bad, "m", Budget(2**30))
         with pytest.raises(ModelFormatError):
             clstm.load(bad)
+
+
+def test_two_tensors_of_one_name_in_a_layer_are_refused():
+    """A dict of them would hold one, and shift those behind it."""
+    record = Record(
+        16, "fc", 8, (0,), (3, 2), (), {"fc.w": np.ones((2, 3), "f4"), "fc.b": np.ones(2, "f4")}
+    )
+    data = write_image(Image([record], 3)).replace(b"fc.b", b"fc.w")
+    with pytest.raises(ModelFormatError, match="two tensors of one name"):
+        clstm.load(resealed(data, lambda _: None))
