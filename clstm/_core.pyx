@@ -37,8 +37,8 @@ cdef extern from *:
 cdef extern from "../src/fpmode.h":
     struct fpmode:
         pass
-    fpmode fpmode_enter() nogil
-    void fpmode_leave(fpmode mode) nogil
+    fpmode fpmode_enter()
+    void fpmode_leave(fpmode mode)
 
 cnp.import_array()
 
@@ -67,7 +67,6 @@ def available_kernels():
 cdef class DefaultMode:
     """Sets the caller's rounding and flush-to-zero aside within a ``with``, as the core does in
     each call: NumPy converts by them."""
-
     cdef fpmode mode
 
     def __enter__(self):
@@ -339,8 +338,8 @@ cdef class Stream:
 
         X: real numbers (T, I), converted to float32; or tokens (T,). T may be 0. out: float32
         (T, O) to write to, not overlapping X, or None. Returns (T, O). All is checked before
-        anything changes; the GIL is released meanwhile, and
-        nothing interrupts it: give hours of data in chunks.
+        anything changes; the GIL is released meanwhile, and nothing interrupts it: give hours of
+        data in chunks.
         """
         cdef Py_buffer xs, ys
         cdef float *yp
@@ -400,7 +399,6 @@ cdef class Stream:
     cdef tuple _get(self):
         """The flat state, and the steps that led to it: of one moment."""
         cdef Py_buffer view
-        cdef unsigned long long steps
         flat = np.empty(self.model.n_state, np.float32)
         PyObject_GetBuffer(flat, &view, PyBUF_WRITABLE)
         try:
@@ -412,8 +410,7 @@ cdef class Stream:
             PyBuffer_Release(&view)
         return flat, steps
 
-    cdef _set(self, flat, steps):
-        """steps: the new count, or None to leave it."""
+    cdef _set(self, flat, steps):  # None leaves the count
         cdef Py_buffer view
         cdef unsigned long long count = 0 if steps is None else steps
         PyObject_GetBuffer(flat, &view, 0)
@@ -444,12 +441,10 @@ cdef class Stream:
     def snapshot(self):
         """The state as bytes: versioned, checksummed, bound to the model. For
         ``model.stream(snapshot=...)``, on another machine or kernel set too."""
-        flat, steps = self._get()
-        return _stream.pack(self.model, flat, steps)
+        return _stream.pack(self.model, *self._get())
 
     def _restore(self, blob):
-        flat, steps = _stream.unpack(self.model, blob)
-        self._set(flat, steps)
+        self._set(*_stream.unpack(self.model, blob))
 
     def bind(self, x, y):
         """A callable that steps from buffer x to buffer y, checked now and held: float32 (I,)
