@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find csrc tests examples -name '*.[ch]')
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cpp' '*.hpp' 2>/dev/null || find csrc tests examples -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test test-long test-arm check format bench baselines clean
+READER ?= npz torch safetensors clstm onnx c
+SECONDS ?= 60
+
+.PHONY: demo test test-long test-arm fuzz sweep accuracy check format bench baselines clean
 
 $(BIN)/python: ; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip
 
@@ -16,6 +19,13 @@ test-long: ; $(BIN)/pytest -m long -rA
 
 test-arm: ; bash tests/native/arm.sh
 
+# Long forms that go on where they were; ARGS="--threads 2", or another --resume.
+sweep: ; PYTHONPATH=tests $(BIN)/python tests/native/sweep.py --resume build/sweep $(ARGS)
+
+accuracy: ; PYTHONPATH=tests $(BIN)/python tests/parity/accuracy.py --resume build/accuracy $(ARGS)
+
+fuzz: ; for reader in $(READER); do $(BIN)/python fuzz/fuzz.py $$reader --seconds $(SECONDS) || exit; done
+
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/clang-format --dry-run -Werror $(C_FILES) && $(BIN)/mypy && $(BIN)/stubtest clstm._core --allowlist tests/typing/stubtest.allow
 
 format: ; $(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(C_FILES)
@@ -24,4 +34,4 @@ bench: $(BIN)/python ; $(BIN)/pip install --quiet -e ".[bench]" && $(BIN)/python
 
 baselines: ; $(BIN)/python tests/native/counts.py
 
-clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so
+clean: ; rm -rf $(VENV) build dist *.egg-info clstm/*.so clstm/include clstm/lib

@@ -243,6 +243,8 @@ def main() -> int:
         text = json.dumps(run, indent=1, ensure_ascii=False)
         text = re.sub(r'\{\s+("0":[^{}]*)\}', lambda m: f"{{{' '.join(m[1].split())}}}", text)
         path.write_text(text + "\n", encoding="utf-8")
+    if program:
+        program.close()
     print(report.tables(run))
     print(f"\n{path.name} written", file=sys.stderr)
     return missed([run]) if args.check else 0

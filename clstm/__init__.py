@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._config import show_config
     from ._core import VERSION as __version__
     from ._core import Stream, available_kernels
+    from ._embed import get_include, get_library_dir
     from .loading import from_state_dict, from_torch, load, read_weights
     from .model import Model
 else:
@@ -41,6 +42,8 @@ else:
         "formats": "",
         "from_state_dict": "loading",
         "from_torch": "loading",
+        "get_include": "_embed",
+        "get_library_dir": "_embed",
         "load": "loading",
         "nn": "",
         "read_weights": "loading",
@@ -77,6 +80,8 @@ __all__ = [
     "formats",
     "from_state_dict",
     "from_torch",
+    "get_include",
+    "get_library_dir",
     "load",
     "nn",
     "read_weights",

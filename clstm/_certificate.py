@@ -38,9 +38,13 @@ def certificate(model: Model, check: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ShapeError("check: x is empty")
     columns, end = list[tuple[Any, np.ndarray]](), 0
     last_alone = False
-    for part, width, last in zip(parts, *_layout(model, len(parts)), strict=True):
+    for part, width, last, squeeze, keep in zip(parts, *_layout(model, len(parts)), strict=True):
         where: Any
         steps = (*array.shape[:2], width)
+        if squeeze and part.ndim == axes - 1 - (last and not keep):
+            part = part[..., None]
+        if keep and part.ndim == axes and part.shape[int(swapped)] == 1:
+            part = part.take(0, axis=int(swapped))
         full = part
         if part.ndim == axes:
             full = part[:, None] if alone else part.swapaxes(0, 1) if swapped else part
@@ -89,12 +93,12 @@ def _parts(model: Model, y: Any) -> list[np.ndarray]:
     return [as_float32(real(part, "y")) for part in y]
 
 
-def _layout(model: Model, n_parts: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Widths of the parts, and which may be of the last step alone."""
-    outputs = model.outputs
-    if n_parts == len(outputs.widths):
-        return outputs.widths, outputs.last
-    return (sum(outputs.widths),), (all(outputs.last),)
+def _layout(model: Model, n_parts: int) -> tuple[tuple[Any, ...], ...]:
+    """Widths of the parts, and their forms: see program.Outputs."""
+    o = model.outputs
+    if n_parts == len(o.widths):
+        return o.widths, o.last, o.squeeze, o.keep
+    return (sum(o.widths),), (all(o.last),), (False,), (all(o.keep),)
 
 
 def _compare(got: np.ndarray, expected: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 from libc.stdint cimport int64_t
 
-from clstm cimport capi
+cimport clstm.capi as capi
 
 
 cdef class Model:
@@ -23,3 +23,14 @@ cdef class Stream:
     cdef int _step(self, x, out) except -1
     cdef tuple _get(self)
     cdef _set(self, flat, steps)
+
+
+# Steps without Python: clstm/__init__.pxd. The stream is not None, and everything but acquire is
+# called between acquire and release; nothing is checked.
+cdef int acquire(Stream stream) except -1  # StreamBusyError, TypeError for None
+cdef void release(Stream stream) noexcept nogil
+cdef void step(Stream stream, const float *x, float *y) noexcept nogil
+cdef void step_token(Stream stream, int64_t token, float *y) noexcept nogil
+cdef void run(Stream stream, size_t n_steps, const float *x, float *y) noexcept nogil
+cdef void run_tokens(Stream stream, size_t n_steps, const int64_t *tokens, float *y) noexcept nogil
+cdef void reset(Stream stream) noexcept nogil

@@ -13,7 +13,7 @@ from cpython.buffer cimport (
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
-from clstm cimport capi
+cimport clstm.capi as capi
 
 import operator
 import sys
@@ -499,3 +499,6 @@ cdef class Bound:
             capi.clstm_step(stream.handle, <const float *>self.xs.buf, <float *>self.ys.buf)
         stream.steps += 1
         clstm_leave(&stream.busy)
+
+
+include "_steps.pxi"

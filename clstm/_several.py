@@ -64,18 +64,18 @@ def _check_buffer(name: str, array: Any, shape: tuple[int, ...]) -> None:
 
 
 def finish(
-    model: Model, y: np.ndarray, lengths: np.ndarray | None, time: int
+    model: Model, y: np.ndarray, lengths: np.ndarray | None, time: int, *, batched: bool = True
 ) -> np.ndarray | tuple[np.ndarray, ...]:
-    """What a call returns, of the core's (T, B, O) or (B, T, O): outputs apart, and of those
-    that are so declared the last time step alone."""
-    outputs = model.outputs
-    if outputs.widths == (y.shape[-1],) and not outputs.last[0]:
-        return y
-    parts = tuple(
-        _last_step(part, lengths, time) if last else part
-        for part, last in zip(split(outputs.widths, y), outputs.last, strict=True)
-    )
-    return parts if len(parts) > 1 else parts[0]
+    """What a call returns, of the core's (T, B, O) or (B, T, O): outputs apart, each in the form
+    that is declared of it. batched: else the batch, of one sequence, goes away."""
+    o, parts = model.outputs, list[np.ndarray]()
+    several = split(o.widths, y) if len(o.widths) > 1 else (y,)
+    for part, last, squeeze, keep in zip(several, o.last, o.squeeze, o.keep, strict=True):
+        part = _last_step(part, lengths, time) if last else part
+        part = np.expand_dims(part, time) if keep else part
+        part = part if batched else part[..., 0, :]
+        parts.append(part[..., 0] if squeeze else part)
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def _last_step(y: np.ndarray, lengths: np.ndarray | None, time: int) -> np.ndarray:

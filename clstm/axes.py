@@ -10,7 +10,7 @@ which order the features lie. What cannot be followed would mix rows, and is ref
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from .errors import UnsupportedError
 Array = NDArray[Any]
 
 ROW, FEATURE, LAYER, ONE = "row", "feature", "layer", "one"
+
+_MOST_NUMBERS = 2**26  # of a matrix that is made here
 
 LOOP = (
     "a loop over time that the exporter unrolled; export nn.LSTM, nn.GRU or nn.RNN instead of a "
@@ -350,6 +352,20 @@ def restored(value: Value, axis: int = -1) -> Value:
 def width(value: Value) -> int:
     """Features of a row."""
     return math.prod(value.axes[i].size or 0 for i in factors(value, FEATURE))
+
+
+def sums(node: str, value: Value, where: Container[int]) -> Array:
+    """The matrix of ones and zeros that sums the features along these axes."""
+    order = factors(value, FEATURE)
+    sizes = [value.axes[i].size or 1 for i in order]
+    left = [1 if i in where else n for i, n in zip(order, sizes, strict=True)]
+    n_out, n = math.prod(left), math.prod(sizes)
+    if n_out * n > _MOST_NUMBERS:
+        raise refuse(node, f"sums {n} features in {n_out} groups", "use a Linear layer")
+    weight = np.zeros((n_out, n), np.float32)
+    groups = np.broadcast_to(np.arange(n_out).reshape(left), sizes)
+    weight[groups.reshape(-1), np.arange(n)] = 1
+    return weight
 
 
 def select_states(value: Value, axis: int, picked: Sequence[int], keep: bool) -> Value:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import nn
 from .axes import FEATURE, ONE, ROW, Array, Value, factors, refuse, restored, width
-from .graph import Graph, Node, Tensors
+from .graph import Graph
+from .node import Node, Tensors
 
 _STACKED = (nn.LSTM, nn.GRU, nn.RNN)
 _SEVERAL = (nn.Add, nn.Mul, nn.Concat)
@@ -28,7 +29,8 @@ def emit(
     if len(outputs) > _MOST_OUTPUTS:
         raise refuse(f"output {outputs[_MOST_OUTPUTS][0]!r}",
                      f"clstm has at most {_MOST_OUTPUTS} outputs")  # fmt: skip
-    values = [_checked(graph, name, graph.rowwise(f"output {name!r}", v)) for name, v in outputs]
+    forms = [_checked(graph, name, graph.rowwise(f"output {name!r}", v)) for name, v in outputs]
+    values = [form.value for form in forms]
     roots = [v.node for v in values]
     roots += [r.owner for v in keep for r in v.states or () if not isinstance(r.owner, str)]
     nodes = _reached(graph, roots)
@@ -37,32 +39,47 @@ def emit(
         raise refuse(graph.cuts[0] if graph.cuts else "the outputs",
                      "takes the last row, and no recurrent layer tells what time is")  # fmt: skip
     first_of = _merge(graph, nodes, [v.node for v in values]) if graph.merge else {}
-    return _Writer(graph, nodes, first_of).write(values)
+    return _Writer(graph, nodes, first_of).write(forms)
 
 
-def _checked(graph: Graph, name: str, value: Value) -> Value:
-    """An output has the input's axes in their order, and features last."""
+class _Form(NamedTuple):
+    """A value as an output, and what nn.Output says of it."""
+
+    value: Value
+    squeeze: bool
+    keep: bool
+
+
+def _checked(graph: Graph, name: str, value: Value) -> _Form:
+    """An output has the input's axes in their order, and features last. One feature may lack its
+    axis, and the last step keep an axis of 1 in the place of time."""
     node = f"output {name!r}"
-    rows = [a.rows for a in graph.rows if not (value.last and a.rows == (graph.time,))]
-    value = restored(value)
-    axes = list(value.axes)
-    features = factors(value, FEATURE)
     if value.node is graph.source and not graph.source.width:
         raise refuse(node, "is the input of tokens itself")
-    if not features or features != [len(axes) - 1] or axes[-1].size != width(value):
-        raise refuse(node, f"has the axes {value.kinds()}; expected all features on the last one",
-                     "leave away what comes behind: clstm's outputs keep their axis of "
-                     "features")  # fmt: skip
+    rows = [a.rows for a in graph.rows]
+    over = [r for r in rows if not (value.last and r == (graph.time,))]
+    squeeze = not factors(value, FEATURE) and value.ndim == len(over) and value.node.width == 1
+    value = value if squeeze else restored(value)
+    axes = list(value.axes)
+    if not squeeze:
+        features = factors(value, FEATURE)
+        if features != [len(axes) - 1] or axes[-1].size != width(value):
+            raise refuse(node, f"has the axes {value.kinds()}; expected all features on the last "
+                         "one", "flatten them in the model, or give them their axes outside of "
+                         "it")  # fmt: skip
+        axes.pop()
+    keep = value.last and len(axes) == len(rows)
     sizes = {a.rows: a.size for a in graph.rows}
     # A row that is 1 in the file may have been squeezed and put back.
-    fits = len(axes) - 1 == len(rows) and all(
-        (a.kind == ROW and a.rows == r) or (a.kind == ONE and sizes[r] == 1)
-        for a, r in zip(axes, rows, strict=False)
+    fits = len(axes) == len(rows if keep else over) and all(
+        (a.kind == ROW and a.rows == r)
+        or (a.kind == ONE and (sizes[r] == 1 or (keep and r == (graph.time,))))
+        for a, r in zip(axes, rows if keep else over, strict=False)
     )
     if not fits:
         raise refuse(node, f"has the axes {value.kinds()}; clstm gives them in the input's order",
                      "transpose the output outside of the model")  # fmt: skip
-    return value
+    return _Form(value, squeeze, keep)
 
 
 def _reached(graph: Graph, roots: Sequence[Node]) -> list[Node]:
@@ -133,16 +150,17 @@ class _Writer:
     def slot(self, node: Node) -> int:
         return self.slots[id(self.instead.get(id(node), node))]
 
-    def write(self, values: Sequence[Value]) -> tuple[list[nn.Layer], Tensors]:
+    def write(self, forms: Sequence[_Form]) -> tuple[list[nn.Layer], Tensors]:
         if self._untold():
             self._tell()
         for node in self.nodes:
             self._node(node)
-        slots = tuple(self.slot(v.node) for v in values)
-        last = tuple(v.last for v in values)
-        if len(values) > 1 or any(last):
-            plain = len(values) == 1 and slots[0] == self.at
-            self.layers.append(nn.Output(inputs=() if plain else slots, last=last))
+        slots = tuple(self.slot(form.value.node) for form in forms)
+        said = [(f.value.last, f.squeeze, f.keep) for f in forms]
+        last, squeeze, keep = ((*flags,) if any(flags) else () for flags in zip(*said, strict=True))
+        if len(forms) > 1 or last or squeeze:
+            plain = len(forms) == 1 and slots[0] == self.at
+            self.layers.append(nn.Output(() if plain else slots, last, squeeze, keep))
         elif slots[0] != self.at:
             self._goto(slots[0], always=True)
         return self.layers, self.tensors

@@ -9,7 +9,7 @@ only moves axes is in `clstm.axes` and is followed, not run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,37 +17,9 @@ import numpy as np
 from . import axes as ax
 from . import nn
 from .axes import FEATURE, LAYER, ONE, ROW, Array, Axis, One, Size, StateRow, Value, refuse, width
-
-Tensors = dict[str, Array]
+from .node import Node, Recurrence, Tensors, bind_initial
 
 MOST_CELLS = 2**16
-
-
-@dataclass(eq=False)
-class Node:
-    """One layer to be."""
-
-    name: str  # of the operation, for messages
-    kind: type[nn.Layer]
-    options: dict[str, Any] = field(default_factory=dict)
-    tensors: Tensors = field(default_factory=dict)
-    inputs: tuple[Node, ...] = ()
-    width: int = 0
-    prefix: str = ""
-    # Recurrent ones only: tensors of each layer and direction, in order; initial "h0", "c0".
-    cells: list[Tensors] = field(default_factory=list)
-    directions: int = 1
-    initial: dict[str, Array] = field(default_factory=dict)
-    stated: bool = False  # whether the initial state is an input of the file
-
-
-@dataclass
-class Recurrence:
-    """What a recurrent layer gives: y as x was, h and c of (L * D, batch, features)."""
-
-    y: Value
-    h: Value
-    c: Value | None
 
 
 class Graph:
@@ -130,6 +102,8 @@ class Graph:
                 return value
             if step == 1 and start == -1 and (stop is None or stop >= 2**31 - 1):
                 return self._last(node, value, axis, keep)
+            if step == 1 and (start, stop) == (0, 1) and a.rows == (self.time,):
+                return self._last(node, self.first(node, value), axis, keep)
             raise ax.row_slice(node, a, start, self.time is None)
         if a.kind == ROW and a.size == 1 and keep:
             last = ax.one_row(node, a, start, stop, step)
@@ -151,10 +125,16 @@ class Graph:
                 return ax.squeeze(node, value, [axis])
             if list(picked) == [a.size - 1] and (a.size > 1 or start == -1):
                 return self._last(node, value, axis, keep)
+            if list(picked) == [0] and a.size > 1 and a.rows == (self.time,):
+                return self._last(node, self.first(node, value), axis, keep)
             raise ax.row_slice(node, a, picked[0], self.time is None)
         if picked.step != 1 and len(picked) > 1:
             raise refuse(node, f"picks features in steps of {step}", "use a Linear layer")
         return self._features(node, value, axis, picked[0], picked[-1] + 1, keep)
+
+    def first(self, node: str, value: Value) -> Value:
+        """At every time step what was there at the first."""
+        return self._map(node, nn.First, self.rowwise(node, value), {})
 
     def _last(self, node: str, value: Value, axis: int, keep: bool) -> Value:
         a = value.axes[axis]
@@ -208,14 +188,22 @@ class Graph:
             raise refuse(node, f"computes with the state input {row.owner!r}, which clstm takes "
                          "only as the initial state of a recurrent layer")  # fmt: skip
         rec: Node = row.owner
-        top, onward = len(rec.cells) - 1, rec.directions == 1 and not rec.options.get("reverse")
-        if len(value.states) != 1 or row.word != "h" or row.index != top or not onward:
+        layer, direction = divmod(row.index, rec.directions)
+        top = len(rec.cells) // rec.directions - 1
+        if len(value.states) != 1 or row.word != "h" or layer != top:
             raise refuse(
-                node, f"computes with final states of {rec.name} that are not the last time step "
-                "of its output (c, a lower layer's, or of a reverse direction)",
-                "compute with y[-1], or outside of the model",
+                node, f"computes with final states of {rec.name} that no time step of its output "
+                "holds (c, a lower layer's, or several at once)",
+                "m(x) returns the states beside y: compute with them outside of the model",
             )  # fmt: skip
-        return replace(value, node=rec, states=None, last=not self.stepwise)
+        value = replace(value, node=rec, states=None, last=not self.stepwise)
+        if rec.directions == 2:
+            n = rec.width // 2
+            span = {"start": direction * n, "stop": (direction + 1) * n}
+            value = replace(value, node=self._add(node, nn.Slice, [value], n, span))
+        if direction == 1 or rec.options.get("reverse"):  # its last step is the sequence's first
+            value = self.first(node, value)
+        return value
 
     def feature_axis(self, node: str, value: Value, axis: int = -1) -> Value:
         """The value as rows of which this axis holds all features; else refuses."""
@@ -318,6 +306,24 @@ class Graph:
         a = Axis(FEATURE, weight.shape[0], order=(0,))
         return replace(value, axes=(*value.axes[:-1], a), node=out)
 
+    def total(
+        self, node: str, value: Value, places: Sequence[int], *, mean: bool, keep: bool
+    ) -> Value:
+        """The sum or mean over axes of features, as a product with a constant matrix."""
+        value, word = self.rowwise(node, value), "mean" if mean else "sum"
+        where = {ax.axis_number(node, value, i) for i in places}
+        for i in sorted(where):
+            if value.axes[i].kind not in (FEATURE, ONE):
+                raise refuse(node, f"takes the {word} over {value.axes[i]}, and clstm over the "
+                             "features only", "return what it reads, and take the "
+                             f"{word} outside of the model")  # fmt: skip
+        weight = ax.sums(node, value, where)
+        weight *= len(weight) / weight.shape[1] if mean else 1
+        made = self._add(node, nn.Linear, [value], len(weight), None, {"weight": weight})
+        axes = [replace(a, size=1) if i in where else a for i, a in enumerate(value.axes)]
+        kept = tuple(a for i, a in enumerate(axes) if keep or i not in where)
+        return replace(value, axes=kept, node=made)
+
     def embedding(self, node: str, value: Value, weight: Array, prefix: str = "") -> Value:
         """A row of weight (V, E) for each token of the input."""
         if value.node is not self.source or self.source.width or weight.ndim != 2:
@@ -341,10 +347,19 @@ class Graph:
     def combine(self, node: str, kind: type[nn.Add] | type[nn.Mul], a: Value, b: Value) -> Value:
         """The sum or product of two values, feature by feature."""
         a, b = self._aligned(node, (a, b))
+        a, b = self._stretched(node, a, b), self._stretched(node, b, a)
         if not ax.same_axes(a.axes, b.axes):
             raise refuse(node, f"combines {a.kinds()} with {b.kinds()} of "
                          f"{width(a)} and {width(b)} features")  # fmt: skip
         return replace(a, node=self._add(node, kind, (a, b), width(a)))
+
+    def _stretched(self, node: str, value: Value, other: Value) -> Value:
+        """One feature beside several is repeated, exactly, by a product with ones."""
+        n = width(other)
+        one = width(value) == 1 < n == other.axes[-1].size and value.axes[-1].size == 1
+        if not one or not ax.same_axes(value.axes[:-1], other.axes[:-1]):
+            return value
+        return self.linear(node, value, np.ones((n, 1), np.float32))
 
     def add(self, node: str, a: Value, b: Value) -> Value:
         return self.combine(node, nn.Add, a, b)
@@ -435,7 +450,7 @@ class Graph:
             self.bind_time(node, x.axes[time])
         made = self._add(node, kind, [x], out * directions, dict(options or {}), prefix=prefix)
         made.cells, made.directions = [dict(c) for c in cells], directions
-        self._initial(node, made, initial or {})
+        bind_initial(node, made, initial or {}, self.used_states)
         y_axes = (*x.axes[:-1], Axis(FEATURE, out * directions, order=(0,)))
         y = replace(x, axes=y_axes, node=made)
         layers = Axis(LAYER, len(cells), order=(0,)) if len(cells) > 1 else One
@@ -447,29 +462,6 @@ class Graph:
 
         has_c = kind in (nn.LSTM, nn.LSTMCell)
         return Recurrence(y, final("h", out), final("c", hidden) if has_c else None)
-
-    def _initial(self, node: str, made: Node, initial: Mapping[str, Value | Array | None]) -> None:
-        given = {w: v for w, v in initial.items() if v is not None}
-        stated = [w for w, v in given.items() if isinstance(v, Value)]
-        if stated and len(stated) != len(initial):
-            raise refuse(node, f"only {stated} of its initial state is an input")
-        made.stated = bool(stated)
-        for word, v in given.items():
-            if not isinstance(v, Value):
-                if np.any(v):
-                    made.initial[word] = np.asarray(v)
-                continue
-            if v.states is None or any(not isinstance(r.owner, str) for r in v.states):
-                raise refuse(node, f"its initial {word[0]} is computed",
-                             "it must be an input of the file or a constant")  # fmt: skip
-            if len(v.states) != len(made.cells) or ax.factors(v, LAYER) not in ([], [0], [0, 1]):
-                raise refuse(node, f"an initial {word[0]} of {len(v.states)} rows for "
-                             f"{len(made.cells)} layers and directions")  # fmt: skip
-            for i, row in enumerate(v.states):
-                if (row.owner, row.index) in self.used_states:
-                    raise refuse(node, f"shares the state {row.owner!r} with another layer")
-                ax.check_order(node, row, word[0], self.used_states)
-                self.used_states[row.owner, row.index] = StateRow(made, word[0], i)
 
     def pair(self, name: str, out_name: str, out: Value) -> None:
         """The state input `name` goes on as the output `out_name`: what it must be."""

@@ -74,10 +74,15 @@ def _describe(prefix: str, tensors: Tensors) -> nn.Layer:
     if first not in tensors:
         raise ModelFormatError(f"{first} is missing")
     if not kind:
-        shapes = [tensors[n].shape for n in tensors if n.startswith(f"{prefix}weight_hh")]
+        hr = tensors.get(first.replace("weight_hh", "weight_hr"))
+        columns = (
+            f"{first.replace('weight_hh', 'weight_hr')}, {hr.shape}, has"
+            if hr is not None
+            else "it has"
+        )
         raise ModelFormatError(
-            f"{prefix}weight_hh: expected 4 (LSTM), 3 (GRU) or 1 (RNN) times as many rows as "
-            f"columns, found {shapes}"
+            f"{first}: expected 4 (LSTM), 3 (GRU) or 1 (RNN) times as many rows as {columns} "
+            f"columns, found shape {tensors[first].shape}"
         )
     described: type[nn.Layer] = getattr(nn, f"{kind}{'Cell' if cell else ''}")
     return described(**{"prefix": prefix.removesuffix(".")})

@@ -105,10 +105,7 @@ class Model(CoreModel):
             if lengths is not None:
                 raise ShapeError("lengths: x has no batch")
             y, states = self._sequence(array[:, None], state, None, False, batched=False)
-            y = _several.finish(self, y, None, 0)
-            if isinstance(y, tuple):
-                return tuple(_unbatched(part) for part in y), states
-            return _unbatched(y), states
+            return _several.finish(self, y, None, 0, batched=False), states
         ends = None if lengths is None else _lengths(lengths, *self._steps_and_batch(array))
         y, states = self._sequence(array, state, ends, self.batch_first, batched=True)
         return _several.finish(self, y, ends, 1 if self.batch_first else 0), states
@@ -213,6 +210,7 @@ class Model(CoreModel):
         image = Image(self._records, self.n_input, self._parsed.check)
         if check is not None:
             image.check = _certificate.certificate(self, check)
+            CoreModel(write_image(image))  # what no load would take is not written
         target = Path(path)
         if target.suffix == ".clstm":
             data = write_image(image)
@@ -236,11 +234,6 @@ def _lengths(lengths: Any, n_steps: int, n_batch: int) -> np.ndarray:
     if array.size and (array.min() < 0 or array.max() > n_steps):
         raise ShapeError(f"lengths: expected 0 ... {n_steps}, got {array.min()} ... {array.max()}")
     return array.astype(np.uintp)
-
-
-def _unbatched(y: np.ndarray) -> np.ndarray:
-    """Of one sequence: without the axis of the batch, which is the last but one."""
-    return y[..., 0, :]
 
 
 def _shown(layer: nn.Layer, record: Any) -> str:

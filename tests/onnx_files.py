@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm.formats.onnx import read_onnx
 
 node = helper.make_node
@@ -72,7 +73,7 @@ def plain(lstm_x: np.ndarray, state=None):
 
 
 def equal(found, expected) -> None:
-    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(found, expected, rtol=NEAR, atol=NEAR)
 
 
 def two_layers(dropout=False):

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from bounds.tolerances import FLOAT64
+
 
 def layer(kind, prefix="", **options):
     """A stand-in for `clstm.nn.<kind>`: the oracle asks for the class name and the attributes."""
@@ -20,4 +22,4 @@ def arrays(module, prefix=""):
 def close(actual, expected):
     expected = expected.detach().numpy() if isinstance(expected, torch.Tensor) else expected
     assert actual.shape == tuple(expected.shape)
-    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=FLOAT64, atol=FLOAT64)

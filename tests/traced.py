@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bounds.tolerances import NEAR
+
 I, H, V = 5, 6, 11  # noqa: E741
 
 
@@ -19,7 +21,7 @@ def arrays(value):
     return value.detach().numpy()
 
 
-def close(ours, theirs, tolerance=2e-6):
+def close(ours, theirs, tolerance=NEAR):
     if isinstance(theirs, tuple | list):
         assert isinstance(ours, tuple | list) and len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
@@ -67,6 +69,7 @@ def parts(m):
     m.emb = nn.Embedding(V, I)
     m.a = nn.LSTM(I, H, batch_first=True)
     m.b = nn.LSTM(H, H, 2, batch_first=True, dropout=0.5)
+    m.gate, m.vector = nn.Linear(H, 1), nn.Parameter(torch.randn(H))
     m.gru = nn.GRU(I, H, batch_first=True)
     m.rnn = nn.RNN(H, 4, nonlinearity="relu", batch_first=True)
     m.both = nn.LSTM(I, 4, 2, batch_first=True, bidirectional=True, proj_size=3)

@@ -23,30 +23,43 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = [Case("step", "LSTM", 1, 16)]
 
 
+def compile_with_core(files: list[Path], out: Path, *flags: str, cc: str = "cc") -> None:
+    core = [*glob.glob(f"{ROOT}/csrc/src/*.c"), *glob.glob(f"{ROOT}/csrc/src/kernels/*.c")]
+    words = [f"-I{ROOT}/csrc/include", *core, *map(str, files), "-o", str(out)]
+    command = [cc, "-O2", *flags, *words, "-lm", "-ldl", "-pthread"]
+    subprocess.run(command, check=True, timeout=300)
+
+
 class Program:
-    """c_step, built in a folder of its own that goes with it."""
+    """c_step, built in a folder of its own that goes when it is closed."""
 
     def __init__(self, cc: str = "cc"):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "c_step"
-        core = [*glob.glob(f"{ROOT}/csrc/src/*.c"), *glob.glob(f"{ROOT}/csrc/src/kernels/*.c")]
-        files = [*core, str(ROOT / "benchmarks" / "c_step.c"), "-o", str(self.path)]
-        command = [cc, "-O2", f"-I{ROOT}/csrc/include", *files, "-lm", "-ldl", "-pthread"]
-        subprocess.run(command, check=True, timeout=300)
+        compile_with_core([ROOT / "benchmarks" / "c_step.c"], self.path, cc=cc)
+
+    def close(self) -> None:
+        self.folder.cleanup()
 
     def measure(self, case: Case, kernel: str) -> dict[str, Any]:
         """What c_step prints of this case."""
-        model = clstm.from_state_dict(case.weights(), layers=[getattr(nn, case.kind)()])
-        path = Path(self.folder.name) / f"{case.kind} I{case.n_in} H{case.hidden}.clstm"
-        model.save(path)
+        return self.measure_all([case], kernel)[0]
+
+    def measure_all(self, cases: list[Case], kernel: str) -> list[dict[str, Any]]:
+        """Of each of these, one behind the other in one process."""
+        paths = []
+        for case in cases:
+            model = clstm.from_state_dict(case.weights(), layers=[getattr(nn, case.kind)()])
+            paths.append(Path(self.folder.name) / f"{case.kind} I{case.n_in} H{case.hidden}.clstm")
+            model.save(paths[-1])
         done = subprocess.run(
-            [str(self.path), str(path)],
+            [str(self.path), *map(str, paths)],
             env=os.environ | {"CLSTM_KERNEL": kernel},
-            check=True, capture_output=True, text=True, timeout=120,
+            check=True, capture_output=True, text=True, timeout=120 + len(cases),
         )  # fmt: skip
-        path.unlink()
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        for path in paths:
+            path.unlink()
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def build() -> Program | None:

@@ -128,8 +128,13 @@ def _verify(commands: Any) -> None:
 
 
 def _config(commands: Any) -> None:
-    p = commands.add_parser("config", help="say what this installation is, for bug reports")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p = commands.add_parser("config", help="say what this installation is, or how to link it")
+    p.description = "What this installation is, for bug reports; or how a C program links it."
+    p.add_argument("--cflags", action="store_true", help="print flags for the compiler")
+    p.add_argument("--libs", action="store_true", help="print flags for the linker")
+    one = p.add_mutually_exclusive_group()
+    one.add_argument("--pkgconfigdir", action="store_true", help="print the folder of clstm.pc")
+    one.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _reading(p: argparse.ArgumentParser) -> None:

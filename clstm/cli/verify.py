@@ -71,7 +71,7 @@ def _outputs(
     model: Model, arrays: dict[str, np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """What the model makes of x, and y; or each output and its own y0, y1, ..."""
-    mixed = len(set(model.outputs.last)) > 1  # of several steps and of one: no array holds both
+    mixed = model.outputs.apart  # of several steps and of one, say: no array holds both
     names = [f"y{n}" for n in range(len(model.outputs.widths))] if mixed else ["y"]
     wanted = _ARRAYS if not mixed else f"{_ARRAYS}; of this model {', '.join(names)} in place of y"
     missing = sorted({"x", *names} - arrays.keys())

@@ -138,6 +138,8 @@ def _read_image(data: bytes, budget: Budget) -> Image:
     if crc != header["crc"]:
         raise _Fault(f"damaged: checksum {crc:08x}, expected {header['crc']:08x}")
     text = data[text_at : text_at + n_text]
+    if any(data[text_at + n_text : end]):
+        raise _Fault("bad padding after the names")
     table = np.frombuffer(data, TENSOR, n_tensors, tensors_at)
     arrays = _read_tensors(data, table, end, text, budget)
     ops = np.frombuffer(data, OP, n_ops, HEADER.itemsize)
@@ -189,7 +191,8 @@ def _read_records(
         last, n_inputs = first + int(row["n_tensors"]), int(row["n_inputs"])
         inputs = tuple(int(slot) for slot in row["inputs"])
         wired = 1 <= n_inputs <= MOST_INPUTS and not any(inputs[n_inputs:])
-        if row["first_tensor"] != first or last > len(arrays) or not wired:
+        odd = row["first_tensor"] != first or row["reserved"]
+        if odd or last > len(arrays) or not wired:
             raise _Fault("a layer whose record is inconsistent")
         tensors = dict(arrays[first:last])
         if len(tensors) != last - first:

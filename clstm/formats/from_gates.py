@@ -24,6 +24,15 @@ _TORCH7 = re.compile(r"([io]2g|[ihx]2h)[._](weight|bias)")
 _TORCH7_ORDER = {"g": "igfo", "h": "ifog"}  # of rnn's FastLSTM, and of char-rnn
 
 
+_NAMES = {
+    "split": "expected W_xi, W_hi, b_i, or W_i, U_i, b_i, and the same of each gate",
+    "torch7": "expected i2g.weight, i2g.bias, o2g.weight, or those of i2h and h2h, or the names of "
+    "layout 'split'",
+    "hx": "expected W_i, b_i, and the same of each gate",
+    "chx": "expected W_i, b_i, and the same of each gate",
+}
+
+
 def from_gates(
     gates: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     layout: str = "split",
@@ -140,7 +149,7 @@ def _parse(layer: Mapping[str, Any], layout: str, order: str | None) -> _Parts:
             m = _SPLIT.fullmatch(word)
             what, gate = _meaning(m) if m else ("", "")
         if not m:
-            raise ModelFormatError(f"{name}: no name of layout {layout!r}")
+            raise ModelFormatError(f"{name}: no name of layout {layout!r}; {_NAMES[layout]}")
         parts.add(what, gate, name, array)
     return parts
 
@@ -320,8 +329,10 @@ def _take_apart(parts: _Parts, layout: str, transposed: bool | None) -> None:
                 f"{parts.names[layout, gate]}: expected shape (H, {'H + ' * (layout == 'chx')}"
                 f"H + I), found {shape}"
             )
-    hidden = min((min(shape) for shape in shapes.values()), default=0)
-    most = max((max(shape) for shape in shapes.values()), default=0)
+    # what most have, so that a message names the one that differs; [c, h, x] may lack its c
+    hidden = max(found := [min(shape) for shape in shapes.values()], key=found.count, default=0)
+    wide = [max(shape) for shape in shapes.values()]
+    most = max(wide, key=wide.count if layout == "hx" else None, default=0)
     n_cell = hidden if layout == "chx" else 0
     for gate, array in joined.items():
         name, rows_are_inputs = parts.names[layout, gate], array.shape[0] > array.shape[1]

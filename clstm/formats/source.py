@@ -90,9 +90,12 @@ def _read_path(path: str) -> bytes:
         if not stat.S_ISREG(before.st_mode):
             raise ModelFormatError(f"{path}: expected a regular file")
         # Own memory, no mmap: a file that is cut short later would kill the process by SIGBUS.
-        # One byte is asked for beyond the size, to see a file that grew.
-        with open(descriptor, "rb", closefd=False) as file:
+        # One byte is asked for beyond the size, to see a file that grew. No buffer: its lock
+        # would be a RuntimeError where there is no memory.
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
             data = file.read(before.st_size + 1)
+            while len(data) < before.st_size and (more := file.read(before.st_size - len(data))):
+                data += more  # one call of the system gives at most 2 GiB
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ STORED, DEFLATED = 0, 8
 _MAX_ENTRIES = 10_000  # keeps the records of a hostile directory to 4 MiB and 0.2 s
 _MAX_COMMENT = 0xFFFF
 _FLAG_DESCRIPTOR, _FLAG_UTF8 = 0x0008, 0x0800
+_FOLDER = 0x10  # an attribute; torch then gives the memory that it did not fill
 _FLAGS_KNOWN = _FLAG_DESCRIPTOR | _FLAG_UTF8 | 0x0006  # 0x0006: how hard deflate tried
 
 _END = struct.Struct("<4s4H2LH")
@@ -135,7 +136,7 @@ def _read_directory(source: Source, n_entries: int, begin: int, end: int) -> lis
             raise source.fault("zip: the directory is cut short")
         fields = _CENTRAL.unpack_from(data, at)
         magic, _, _, flags, method, _, _, crc, n_packed, n_bytes = fields[:10]
-        n_name, n_extra, n_comment, disk, _, _, start = fields[10:]
+        n_name, n_extra, n_comment, disk, _, attributes, start = fields[10:]
         at += _CENTRAL.size
         if magic != b"PK\x01\x02":
             raise source.fault("zip: the directory is damaged")
@@ -144,6 +145,8 @@ def _read_directory(source: Source, n_entries: int, begin: int, end: int) -> lis
         at += n_name + n_extra + n_comment
         n_bytes, n_packed, start = _widen(source, name, extra, (n_bytes, n_packed, start))
         _check_kind(source, name, flags, method, disk, n_packed, n_bytes)
+        if attributes & _FOLDER and n_bytes:
+            raise source.fault(f"zip: entry {shown(name)} is a folder with content")
         entries.append(Entry(name, flags, method, crc, n_packed, n_bytes, start))
     if at != end:
         raise source.fault("zip: bytes follow the last entry of the directory")

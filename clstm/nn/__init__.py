@@ -33,7 +33,7 @@ from .stateless import (
     Softplus,
     Tanh,
 )
-from .wiring import Add, Concat, Mul, Output, Slice
+from .wiring import Add, Concat, First, Mul, Output, Slice
 
 __all__ = [
     "ELU",
@@ -47,6 +47,7 @@ __all__ = [
     "Concat",
     "Dropout",
     "Embedding",
+    "First",
     "GRUCell",
     "Hardtanh",
     "Identity",

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..errors import ModelFormatError
 from ._base import Layer, Tensor
 from ._options import (
     fault,
@@ -46,14 +47,14 @@ def _activations(given: Any, per_direction: int, directions: int) -> tuple[Activ
     if isinstance(given, str):
         given = [given]
     if not isinstance(given, list | tuple):
-        raise ValueError(f"activations={given!r}: expected a list of (name, alpha, beta)")
+        raise ModelFormatError(f"activations={given!r}: expected a list of (name, alpha, beta)")
     found = []
     for item in given:
         name, *numbers = item if isinstance(item, list | tuple) and item else [item]
         word = _ACTIVATION.get(str(name).replace("_", "").lower())
         given_numbers = all(n is None or number(n) is not None for n in numbers)
         if word is None or len(numbers) > 2 or not given_numbers:
-            raise ValueError(
+            raise ModelFormatError(
                 f"activations: {item!r}; expected (name, alpha, beta), a name of "
                 f"{', '.join(ACTIVATIONS)}"
             )
@@ -65,11 +66,11 @@ def _activations(given: Any, per_direction: int, directions: int) -> tuple[Activ
         finite = math.isfinite(single(alpha)) and math.isfinite(single(beta))
         if not finite or (word == "HardTanh" and alpha > beta):
             order = " with alpha <= beta" if word == "HardTanh" else ""
-            raise ValueError(f"activations: {item!r}: expected finite float32 numbers{order}")
+            raise ModelFormatError(f"activations: {item!r}: expected finite float32 numbers{order}")
         found.append((word, alpha, beta))
     if len(found) not in {per_direction, directions * per_direction}:
         twice = ", or twice as many for two directions" if directions > 1 else ""
-        raise ValueError(f"activations: expected {per_direction}{twice}, found {len(found)}")
+        raise ModelFormatError(f"activations: expected {per_direction}{twice}, found {len(found)}")
     return tuple(found)
 
 

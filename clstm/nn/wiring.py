@@ -53,17 +53,28 @@ class Slice(Layer):
 
 
 @dataclass(frozen=True, repr=False)
+class First(Layer):
+    """At every time step the features of the sequence's first, as ``x[:1].expand_as(x)``. It
+    looks back as far as a sequence goes, so a model with it has no stream."""
+
+
+@dataclass(frozen=True, repr=False)
 class Output(_Several):
     """Last in a model: what it returns, 1 ... 4 values; without inputs, the layer before. ``last``
     says of each whether only its last time step is returned, as after ``y[:, -1]`` (of a ragged
-    batch, the last valid one): (B, O) instead of (T, B, O). A stream returns every step's."""
+    batch, the last valid one): (B, O) instead of (T, B, O); with ``keep``, as after
+    ``y[:, -1:]``, (B, 1, O) or (1, B, O). ``squeeze``: of one feature, as after
+    ``y.squeeze(-1)``, without its axis. A stream returns every step's, with its features."""
 
     last: tuple[bool, ...] = ()
+    squeeze: tuple[bool, ...] = ()
+    keep: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = plain(self.last)
-        flags = [plain(flag) for flag in given] if isinstance(given, list | tuple) else [None]
-        if not all(isinstance(flag, bool) for flag in flags):
-            raise fault("last", self.last, "True or False of each output")
-        put(self, "last", tuple(flags))
+        for name in ("last", "squeeze", "keep"):
+            given = plain(getattr(self, name))
+            flags = [plain(flag) for flag in given] if isinstance(given, list | tuple) else [None]
+            if not all(isinstance(flag, bool) for flag in flags):
+                raise fault(name, getattr(self, name), "True or False of each output")
+            put(self, name, tuple(flags))

@@ -57,6 +57,7 @@ from .wiring import (
     Values,
     bind_wiring,
     check_tokens,
+    forms_of,
     inputs_of,
     told,
     width_of,
@@ -264,19 +265,27 @@ def recurrent_of(records: Sequence[Record]) -> list[Recurrent]:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model returns: the widths of its outputs, side by side in a row of the core's, and
-    which of them are of the last time step alone."""
+    """What a model returns: the widths of its outputs, side by side in a row of the core's; which
+    of them are of the last time step alone, which have no axis of features, and which of the
+    last step keep that of time."""
 
     widths: tuple[int, ...]
     last: tuple[bool, ...]
+    squeeze: tuple[bool, ...]
+    keep: tuple[bool, ...]
+
+    @property
+    def apart(self) -> bool:
+        """Whether they cannot stand side by side in one array."""
+        unlike = len(set(zip(self.last, self.keep, strict=True))) > 1
+        return len(self.widths) > 1 and (unlike or any(self.squeeze))
 
 
 def outputs_of(records: Sequence[Record], n_output: int) -> Outputs:
     r = records[-1]
     if r.kind != OUTPUT:
-        return Outputs((n_output,), (False,))
-    n = len(r.inputs)
-    return Outputs(r.dims[:n], tuple(bool(r.dims[4] >> i & 1) for i in range(n)))
+        return Outputs((n_output,), *[(False,)] * 3)
+    return Outputs(r.dims[: len(r.inputs)], *forms_of(r))
 
 
 def weights_of(record: Record) -> Arrays:

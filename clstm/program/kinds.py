@@ -9,12 +9,12 @@ from ..formats.container import Record
 LSTM, GRU, RNN = 1, 2, 3
 RECURRENT = (LSTM, GRU, RNN)
 LINEAR, EMBEDDING, LAYER_NORM, BATCH_NORM, AFFINE = 16, 17, 18, 19, 20
-ADD, MUL, CONCAT, SLICE, OUTPUT = 21, 22, 23, 24, 25
+ADD, MUL, CONCAT, SLICE, OUTPUT, FIRST = 21, 22, 23, 24, 25, 26
 IDENTITY, DROPOUT, PRELU, GELU, GELU_TANH = 32, 33, 37, 42, 43
 
 PLAIN: dict[int, type[nn.Layer]] = {
     34: nn.ReLU, 35: nn.ReLU6, 39: nn.Tanh, 41: nn.Sigmoid, 44: nn.SiLU, 46: nn.Softmax,
-    47: nn.LogSoftmax,
+    47: nn.LogSoftmax, FIRST: nn.First,
 }  # fmt: skip
 NUMBERED: dict[int, type[nn.Layer]] = {  # whose options are numbers, in order
     DROPOUT: nn.Dropout, 36: nn.LeakyReLU, 38: nn.ELU, 40: nn.Hardtanh, 45: nn.Softplus,

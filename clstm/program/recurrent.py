@@ -183,7 +183,12 @@ def _check_rows(name: str, w: np.ndarray, layer: nn.Layer, n_gates: int, hidden:
     article = {LSTM: "an LSTM", GRU: "a GRU", RNN: "an RNN"}[kind]
     coupled = " with coupled gates" if kind == LSTM and n_gates == 3 else ""
     times = f"{n_gates} * hidden_size" if n_gates > 1 else "hidden_size"
-    raise ModelFormatError(f"{name}: {article}{coupled} has {times} rows, found {w.shape[:1]}")
+    # of the first layer, whose rows tell hidden_size, no multiple is expected
+    expected = f", {n_gates * hidden} as its other tensors" if w.shape[:1] > (0,) and not (
+        w.shape[0] % n_gates) else ""  # fmt: skip
+    raise ModelFormatError(
+        f"{name}: {article}{coupled} has {times} rows{expected}; found shape {w.shape}"
+    )
 
 
 def _check_options(layer: Any, p: str, proj: int, n_directions: int) -> None:

@@ -39,7 +39,8 @@ class Tensors:
         if array is None:
             prefix, dot, leaf = name.rpartition(".")
             refuse_parametrised(self.all, f"{prefix}{dot}parametrizations.{leaf}.")
-            near = [n for n in self.all if n.rpartition(".")[2] == leaf]
+            leaves = {leaf, leaf.removesuffix("_l0"), f"{leaf}_l0"}  # a cell's have no number
+            near = [n for n in self.all if n.rpartition(".")[2] in leaves]
             hint = f"; there is {', '.join(near[:4])}" if near else ""
             raise ModelFormatError(f"{name} is missing{hint}")
         return array

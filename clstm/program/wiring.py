@@ -10,6 +10,7 @@ from ..errors import ModelFormatError
 from ..formats.container import MOST_INPUTS, Record
 from .kinds import ADD, CONCAT, EMBEDDING, IDENTITY, MUL, OUTPUT, SEVERAL, SLICE
 
+FORMS = ("last", "squeeze", "keep")  # of an output, in the order of its record
 WIRING = (nn.Identity, nn.Add, nn.Mul, nn.Concat, nn.Slice, nn.Output)
 
 
@@ -93,12 +94,20 @@ def _slice(layer: nn.Slice, width: int | None) -> Record:
 
 
 def _output(layer: nn.Output, inputs: tuple[int, ...], values: Values) -> Record:
-    if layer.last and len(layer.last) != len(inputs):
-        raise ValueError(f"{layer!r}: last says of each of the {len(inputs)} outputs")
+    for name in FORMS:
+        if getattr(layer, name) and len(getattr(layer, name)) != len(inputs):
+            raise ValueError(f"{layer!r}: {name} says of each of the {len(inputs)} outputs")
     widths = _all_known(layer, inputs, values)
+    last, squeeze, keep = ((*getattr(layer, name), *[False] * len(inputs)) for name in FORMS)
+    for i, width in enumerate(widths):
+        if squeeze[i] and width != 1:
+            raise ModelFormatError(f"{layer!r}: squeeze of an output of {width} features; "
+                                   "expected 1")  # fmt: skip
+        if keep[i] and not last[i]:
+            raise ValueError(f"{layer!r}: keep is for an output of the last step alone")
     widths += [0] * (MOST_INPUTS - len(widths))
-    bits = sum(1 << i for i, last in enumerate(layer.last) if last)
-    return Record(OUTPUT, dims=(*widths, bits))
+    bits = (sum(1 << i for i, flag in enumerate(flags) if flag) for flags in (last, squeeze, keep))
+    return Record(OUTPUT, dims=(*widths, *bits))
 
 
 def _all_known(layer: nn.Layer, inputs: Sequence[int], values: Values) -> list[int]:
@@ -138,9 +147,14 @@ def wiring_of(r: Record, index: int) -> nn.Layer:
     if r.kind == SLICE:
         return nn.Slice(r.dims[0], r.dims[1])
     if r.kind == OUTPUT:
-        last = tuple(bool(r.dims[4] >> i & 1) for i in range(len(r.inputs)))
-        return nn.Output(() if r.inputs == (index,) else r.inputs, last if any(last) else ())
+        forms = [flags if any(flags) else () for flags in forms_of(r)]
+        return nn.Output(() if r.inputs == (index,) else r.inputs, *forms)
     return SEVERAL[r.kind](r.inputs)
+
+
+def forms_of(r: Record) -> list[tuple[bool, ...]]:
+    """last, squeeze and keep of each output."""
+    return [tuple(bool(bits >> i & 1) for i in range(len(r.inputs))) for bits in r.dims[4:7]]
 
 
 def told(records: Sequence[Record]) -> list[bool]:

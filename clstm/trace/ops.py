@@ -172,9 +172,10 @@ def _select(t: Translation, node: Node, x: Any, axis: int, index: Any) -> Value:
 
 def _one_of(t: Translation, node: Node, v: Value, axis: int, index: int) -> Value:
     a = v.axes[axis]
-    if a.kind == ROW and a.size is None and index != -1:
+    first = index == 0 and a.rows == (t.graph.time,)
+    if a.kind == ROW and a.size is None and index != -1 and not first:
         raise refuse(node.where, f"takes element {index} of {a}; of time, clstm takes the last, "
-                     f"[-1]. It may be {LOOP}")  # fmt: skip
+                     f"[-1], or behind a recurrent layer the first. It may be {LOOP}")  # fmt: skip
     if a.kind in (ROW, ONE) and a.size == 1 and v.states is None and a.rows != (t.graph.time,):
         return t.graph.squeeze(node.where, v, [axis])
     return t.graph.select(node.where, v, axis, index)
@@ -196,9 +197,10 @@ def _slice(
             given = made[0] or (None if i == 3 else _END)
         ends.append(None if i == 3 and given is not None and given >= _END else given)
     first, last = ends[0] or 0, ends[1]
-    if v.axes[axis].size is None and (last is not None or first not in (0, -1) or step != 1):
+    plain = step == 1 and (first, last) in ((0, None), (-1, None), (0, 1))
+    if v.axes[axis].size is None and not plain:
         raise refuse(node.where, f"takes a part of {v.axes[axis]}; of time, clstm takes the last "
-                     "step only")  # fmt: skip
+                     "step only, or behind a recurrent layer the first")  # fmt: skip
     return t.graph.slice(node.where, v, axis, first, last, step)
 
 
@@ -326,9 +328,29 @@ def _matmul(t: Translation, node: Node, x: Any, weight: Any) -> Value:
 
 def _product(t: Translation, node: Node, x: Any, weight: Any, bias: Any = None) -> Value:
     array = t.array(node, weight)
+    if array.ndim == 1 and bias is None:
+        made = t.graph.linear(node.where, t.value(node, x), array[None])
+        return t.graph.squeeze(node.where, made, [-1])
     if array.ndim != 2:
         raise refuse(node.where, f"a product with a constant of shape {array.shape}")
     return t.graph.linear(node.where, t.value(node, x), array.T, t.optional(node, bias))
+
+
+@operation("mean", "sum")
+def _total(
+    t: Translation, node: Node, x: Any, axes: Any = None, keep: bool = False, **_: Any
+) -> Value:
+    v, mean = t.value(node, x), node.target.startswith("mean")
+    places = range(v.ndim) if axes in (None, ()) else [axes] if isinstance(axes, int) else axes
+    return t.graph.total(node.where, v, places, mean=mean, keep=keep)
+
+
+@operation("max", "min", "amax", "amin", "argmax", "argmin", "topk", "cumsum")
+def _outside(t: Translation, node: Node, x: Any, *_: Any, **__: Any) -> Value:
+    t.value(node, x)
+    word = node.target.partition(".")[0]
+    raise refuse(node.where, "is no operation that clstm has",
+                 f"return what it reads, and take the {word} outside of the model")  # fmt: skip
 
 
 @operation("addmm")

@@ -14,7 +14,7 @@ from .. import nn
 from ..axes import Size, Value, refuse, width
 from ..errors import ClstmError
 from ..graph import Graph
-from ..graph import Node as GraphNode
+from ..node import Node as GraphNode
 from ..program import as_array
 from .export import Differs, Node, Program, Ref
 from .nodes import CELLS, RECURRENT, source
@@ -228,8 +228,8 @@ class Translation:
         if self.graph.stepwise and batch and len(self.graph.nodes) > 1:
             raise refuse(
                 "from_torch", "forward takes one step of a batch, and a model of more than a cell "
-                "runs over time", "give an example with a batch of 1; m.stream() takes the steps, "
-                "and m(x) x of (T, features)",
+                "runs over time", "give an example with a batch of 1; then m.stream() takes the "
+                "steps of one sequence, and m(x[None], state) one step of a batch",
             )  # fmt: skip
         layers, tensors = self.graph.finish(outputs, [v for _, v in states])
         return list(layers), dict(tensors)

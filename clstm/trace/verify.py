@@ -20,6 +20,8 @@ from .export import Input, evaluation
 if TYPE_CHECKING:
     from ..model import Model
 
+Arrays = list[np.ndarray]
+
 # Time and batch: small ones, equal ones, and some beyond what a forward may compare with.
 _PAIRS = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 4), (4, 3), (5, 5), (17, 2), (40, 1), (130, 3)]
 _SINGLE = [1, 2, 3, 4, 7, 17, 40, 130]
@@ -62,8 +64,8 @@ def verify(module: Any, leaves: Sequence[Any], form: Any, inputs: Sequence[Input
                     raise
                 continue  # not a size of the module's
         expected = [t.detach().cpu().numpy() for t in theirs if isinstance(t, torch.Tensor)]
-        if not any(_equal(expected, candidate) for candidate in ours):
-            raise UnsupportedError(_message(expected, ours, sizes))
+        if not _agree(expected, *ours):
+            raise UnsupportedError(_message(expected, *ours, sizes))
 
 
 def _probes(n: int, batch_first: bool) -> Iterator[tuple[int, ...]]:
@@ -79,20 +81,16 @@ def _random(torch: Any, x: Any, shape: Sequence[int], generator: Any, n_tokens: 
     return torch.randint(0, max(n_tokens, 1), tuple(shape), generator=generator).to(x.dtype)
 
 
-def _ours(model: Model, x: Any, states: Sequence[Any]) -> list[list[np.ndarray]] | None:
-    """What the model returns in the forms that a forward may: outputs, outputs and states, or
-    states alone. None where the states given are no state of the model's."""
+def _ours(model: Model, x: Any, states: Sequence[Any]) -> tuple[Arrays, Arrays] | None:
+    """What the model returns, outputs and states. None where those given are no state of its."""
     state = _structured(model, [s.numpy() for s in states]) if states else None
     if states and state is None:
         return None
     try:
         returned = model(x.numpy(), state)
     except ShapeError:
-        return None if states else [[]]
-    if model._bare_cell:
-        return [_flat(returned)]
-    y, final = _flat(returned[0]), _flat(returned[1])
-    return [y, y + final, final]
+        return None if states else ([], [])
+    return ([], _flat(returned)) if model._bare_cell else (_flat(returned[0]), _flat(returned[1]))
 
 
 def _structured(model: Model, states: Sequence[np.ndarray]) -> Any:
@@ -113,20 +111,26 @@ def _flat(value: Any) -> list[np.ndarray]:
     return [] if value is None else [value]
 
 
-def _equal(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
+def _agree(expected: Arrays, y: Arrays, final: Arrays) -> bool:
+    """Whether forward returns y and states of the model in its order, of which it may drop some
+    (the model returns them all the same), or all states and no y."""
+    n, left = len(y), iter(final)
+    if n and len(expected) >= n and all(map(_equal, expected, y)):
+        return all(any(_equal(a, b) for b in left) for a in expected[n:])
+    return len(expected) == len(final) and all(map(_equal, expected, final))
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     """The state of a cell's one row may lack the axis of its batch of 1."""
-    return len(expected) == len(found) and all(
-        a.shape in (b.shape, (1, *b.shape))
-        and np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
-        for a, b in zip(expected, found, strict=True)
+    return a.shape in (b.shape, (1, *b.shape)) and np.allclose(
+        a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
     )
 
 
-def _message(
-    expected: Sequence[np.ndarray], ours: Sequence[Sequence[np.ndarray]], sizes: Sequence[int]
-) -> str:
+def _message(expected: Arrays, y: Arrays, final: Arrays, sizes: Sequence[int]) -> str:
     shapes = [list(a.shape) for a in expected]
-    same = any([a.shape for a in expected] == [b.shape for b in candidate] for candidate in ours)
+    given = [a.shape for a in expected]
+    same = any(given == [b.shape for b in found] for found in (y, [*y, *final], final))
     what = "other numbers" if same else f"outputs of other shapes or in another order, {shapes},"
     return (
         f"from_torch: with an input of sizes {list(sizes)} forward gives {what} than what was "

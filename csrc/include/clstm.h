@@ -85,7 +85,7 @@ CLSTM_API const char *clstm_kernel(const clstm_model *model); /* "avx512", ...  
 CLSTM_API const char *clstm_gemm(const clstm_model *model);   /* "packed" or "blas"   */
 CLSTM_API const char *clstm_blas(const clstm_model *model);   /* its path, or NULL    */
 CLSTM_API int clstm_threads(const clstm_model *model);        /* with the caller's    */
-CLSTM_API int clstm_streamable(const clstm_model *model);     /* 0: some direction is reverse */
+CLSTM_API int clstm_streamable(const clstm_model *model);     /* 0: it needs whole sequences */
 
 /* Floats of one state in logical order: of each recurrent layer of the program first h
  * (num_layers * directions rows of its output size), then an LSTM's c (as many of

@@ -12,6 +12,9 @@
 #define ABSOLUTE 1e-5
 #define RELATIVE 1e-4
 #define ROWS_MAX 256 /* it is recomputed at every load */
+/* Values that its run may take beside those of the file. Joins of joins make a slot of 2^24
+ * features out of 3 KB, and 256 rows of those would take a minute and 20 GB. */
+#define VALUES_MAX ((uint64_t)1 << 23)
 
 static int agree(float got, float expected)
 {
@@ -33,6 +36,12 @@ clstm_status clstm_model_verify(const clstm_model *m, const struct weights *w, c
         y->dims[1] != n_batch || y->dims[2] != n_out || n_steps > ROWS_MAX || n_batch > ROWS_MAX ||
         n_steps * n_batch > ROWS_MAX)
         return clstm_fail(err, CLSTM_BAD_FILE, "its certificate has a wrong shape");
+    uint64_t row = 0; /* below 2^56 even of 2^32 ops */
+    for (size_t i = 0; i <= m->n_ops; i++) row += m->widths[i];
+    if (row > (VALUES_MAX + w->header->file_bytes / 2) / (n_steps * n_batch + 1))
+        return clstm_fail(err, CLSTM_BAD_FILE,
+                          "its certificate runs %zu rows of %llu values, too many for the file",
+                          n_steps * n_batch, (unsigned long long)row);
     const size_t in_step = n_in ? n_in : 1, count = n_steps * n_batch * n_out;
     float *got = clstm_alloc(count * sizeof *got);
     if (!got) return clstm_fail(err, CLSTM_NO_MEMORY, "no memory for the certificate");

@@ -171,6 +171,10 @@ static clstm_status make_op(struct clstm_model *m, const struct weights *w, size
         op->action = RUN_SLICE;
         op->start = rec->dims[0];
         return CLSTM_OK;
+    case OP_FIRST:
+        op->action = RUN_FIRST;
+        m->against_time = 1; /* a frame must begin where its sequences do */
+        return CLSTM_OK;
     case OP_PRELU:
         op->action = RUN_MAP;
         return make_leaky(m, clstm_tensor(w, rec, 0), w->tensors[rec->first_tensor].dims[0], width,

@@ -39,7 +39,8 @@ enum action {
     RUN_NORM,
     RUN_COMBINE, /* map of the first input with each of the others in turn */
     RUN_CONCAT,
-    RUN_SLICE
+    RUN_SLICE,
+    RUN_FIRST
 };
 
 #define INPUTS_MAX 4

@@ -48,6 +48,15 @@ static void concatenate(const clstm_model *m, const struct op *op, const struct 
     }
 }
 
+/* Row r of each step is of the sequence of row r of the first. */
+static void repeat_first(const struct frame *f, struct values in, struct values out, size_t width)
+{
+    for (size_t t = 0; t < f->n_steps; t++)
+        for (size_t row = f->first[t]; row < f->first[t + 1]; row++)
+            memcpy(out.at + row * out.stride, in.at + (row - f->first[t]) * in.stride,
+                   width * sizeof *in.at);
+}
+
 void clstm_walk(const clstm_model *m, struct frame *f)
 {
     const size_t n = f->first[f->n_steps];
@@ -77,6 +86,7 @@ void clstm_walk(const clstm_model *m, struct frame *f)
                 memcpy(out.at + r * out.stride, in.at + r * in.stride + op->start,
                        m->widths[i + 1] * sizeof *in.at);
             break;
+        case RUN_FIRST: repeat_first(f, in, out, m->widths[i + 1]); break;
         }
     }
     f->turn += f->n_steps;

@@ -6,8 +6,8 @@
  *
  * After a fork the child has no workers. It finds out by a count that a fork handler raises,
  * and makes them anew at the first job. */
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L /* signal masks under -std=c11 */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* signal masks under -std=c11, sched_getcpu */
 #endif
 #include "team.h"
 
@@ -34,7 +34,11 @@ int clstm_team_run(struct team *team, clstm_share *share, const void *job)
 #include <sched.h>
 #include <signal.h>
 
-#define SPINS 2000 /* some 100 us: the gap between two steps of a busy stream is shorter */
+/* A wait: a few microseconds without a word to the system, then, for some 100 more, giving up the
+ * core each time: who is waited for may be queued on this very core, and whoever else is there has
+ * work to do. A busy stream's gap between two steps is shorter. */
+#define SPINS 100
+#define YIELDS 300
 /* Kernels that clang built with -O0 use half of it; what is not used costs nothing. */
 #define STACK ((size_t)4 << 20)
 
@@ -61,11 +65,38 @@ struct team {
     _Alignas(CACHE_LINE) atomic_uint number; /* of the job */
     _Alignas(CACHE_LINE) atomic_uint done;   /* shares of it */
     atomic_int sleepers;
+    atomic_int core; /* where the caller is */
 };
 
 static atomic_uint forks = 1;
 static void forked(void) { atomic_fetch_add(&forks, 1); }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
+
+static int core(void) /* this thread's; -1 where none can be told */
+{
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* To any other core that the thread may use, free to move again. The system would do so only when
+ * it next looks at its queues, some milliseconds later: guests of a hypervisor take a core that
+ * halted for a busy one. */
+static void move_from(int core)
+{
+#if defined(__linux__)
+    cpu_set_t allowed, others;
+    if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+        sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)core;
+#endif
+}
 
 static inline void pause_(void)
 {
@@ -88,11 +119,16 @@ static void take(struct team *t, size_t i, unsigned number)
 /* The next job's number, or the old one when the team stops. */
 static unsigned await(struct team *t, unsigned number)
 {
-    /* Not counted while a job runs: who comes late to one is to be there for the next. */
-    for (int i = 0; i < SPINS; i += !atomic_load_explicit(&t->busy, memory_order_relaxed)) {
+    /* Yields are not counted while a job runs: who comes late to one is to be there for the next.
+     */
+    const int here = core();
+    /* On the caller's own core it could only be in its way. */
+    if (here >= 0 && here == atomic_load_explicit(&t->core, memory_order_relaxed)) move_from(here);
+    for (int i = 0; i < SPINS + YIELDS;) {
         const unsigned now = atomic_load_explicit(&t->number, memory_order_acquire);
         if (now != number) return now;
-        pause_();
+        if (i < SPINS) pause_(), i++;
+        else sched_yield(), i += !atomic_load_explicit(&t->busy, memory_order_relaxed);
     }
     pthread_mutex_lock(&t->lock);
     atomic_fetch_add(&t->sleepers, 1);
@@ -173,6 +209,7 @@ clstm_status clstm_team_create(int n, struct team **out)
     pthread_once(&once, watch_forks);
     t->n = (size_t)n;
     t->workers = workers;
+    atomic_init(&t->core, -1);
     start(t);
     *out = t;
     return CLSTM_OK;
@@ -198,6 +235,7 @@ int clstm_team_run(struct team *t, clstm_share *share, const void *job)
     if (t->forks != now) start(t); /* a child's first job, with no other caller inside */
     t->share = share;
     t->job = job;
+    atomic_store_explicit(&t->core, core(), memory_order_relaxed);
     atomic_store_explicit(&t->done, 0, memory_order_relaxed);
     const unsigned number = atomic_load_explicit(&t->number, memory_order_relaxed) + 1;
     atomic_store(&t->number, number);

@@ -202,6 +202,11 @@ static size_t check_several(struct check *c, const size_t *widths)
     if (c->op->kind == OP_OUTPUT &&
         (c->op->dims[4] >> c->op->n_inputs || c->index + 1 != c->w->header->n_ops))
         bad(c, "outputs that are not the model's");
+    for (size_t i = 0; c->op->kind == OP_OUTPUT && i < 32; i++)
+        if (c->op->dims[5] >> i & 1 && (i >= 4 || c->op->dims[i] != 1))
+            bad(c, "an axis of features left away that is not 1");
+    if (c->op->kind == OP_OUTPUT && c->op->dims[6] & ~c->op->dims[4])
+        bad(c, "an axis of time of no last step");
     return c->op->kind == OP_ADD || c->op->kind == OP_MUL ? first : sum;
 }
 
@@ -261,6 +266,7 @@ static size_t check_op(struct check *c, const size_t *widths)
     case OP_SOFTPLUS:
         if (!(p[0] > 0) || isnan(p[1])) bad(c, "beta must be positive");
         return width;
+    case OP_FIRST:
     case OP_IDENTITY:
     case OP_DROPOUT:
     case OP_RELU:

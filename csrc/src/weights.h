@@ -25,6 +25,7 @@ enum op_kind {
     OP_CONCAT = 23,
     OP_SLICE = 24,
     OP_OUTPUT = 25, /* a concatenation; which outputs there are is for the caller */
+    OP_FIRST = 26,  /* at every step what was there at the sequence's first */
     OP_IDENTITY = 32,
     OP_DROPOUT = 33,
     OP_RELU = 34,

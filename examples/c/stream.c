@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Streams numbers from standard input through a model, a line of outputs per frame.
 //     cc -O2 -Icsrc/include csrc/src/*.c csrc/src/kernels/*.c examples/c/stream.c -lm -o stream
+//     cc -O2 examples/c/stream.c $(clstm config --cflags --libs) -o stream     (an installed clstm)
 //     ./stream model.clstm < frames.txt
 #include <clstm.h>
 #include <stdio.h>

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The one tolerance against float64 (promise 2), derived here and used everywhere.
 
-algebra.py    numbers with error bounds: what a sum of products, a product, a norm adds
+tolerances.py   the numbers in it, and every other number that a test allows
+algebra.py      numbers with error bounds: what a sum of products, a product, a norm adds
 activations.py  each function of a gate
-cells.py      one step of every cell: `cell_bound`, `step_bound`
-checks.py     whole streams and sequences against it: each check returns error / bound
+cells.py        one step of every cell: `cell_bound`, `step_bound`
+checks.py       whole streams and sequences against it: each check returns error / bound
 """
 
 from .activations import activate, head_bound
 from .algebra import (
-    FLUSH,
-    SLACK,
-    TINY,
     Near,
-    U,
     blocks,
     normalised,
     number,
@@ -37,6 +34,7 @@ from .checks import (
     stream_check,
     worst,
 )
+from .tolerances import FLUSH, SLACK, TINY, U
 
 __all__ = [
     "FLUSH",

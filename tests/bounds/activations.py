@@ -18,12 +18,13 @@ from .algebra import (
     tanh_bound,
     ulp,
 )
+from .tolerances import HEAD_FLOOR, HEAD_ULPS
 
 
-def head_bound(value, ulps=4.0):
+def head_bound(value):
     """GELU, softmax, log-softmax, SiLU, softplus and ELU, on the engine's own float32 input: 4 ulps
     of the exact result, or 2^-23 where it nears 0."""
-    return np.maximum(ulps * ulp(value), 2.0**-23)
+    return np.maximum(HEAD_ULPS * ulp(value), HEAD_FLOOR)
 
 
 def _carried(f, z, breaks=()):

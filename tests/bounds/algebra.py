@@ -51,13 +51,7 @@ import numpy as np
 
 from oracle import f64, sigmoid
 
-U = 2.0**-24
-TINY = 2.0**-149  # the least subnormal: the roundings of one product where they underflow
-FLUSH = 2.0**-100
-TANH_ULPS, SIGMOID_ULPS = 1.5, 2.0  # promise 1
-# The reference and this bound are themselves computed in float64, with some dozens of roundings
-# of 2^-53, relative to terms that the bound holds at least u/2 times: 2^-20 of it covers them.
-SLACK = 1.0 + 2.0**-20
+from .tolerances import FLUSH, RANDOM, SIGMOID_ULPS, SLACK, SUM, TANH_ULPS, TINY, U
 
 
 class Near(NamedTuple):
@@ -183,10 +177,10 @@ def blocks(*widths):
 
 def _constant(kind, *widths):
     if kind == "random":
-        return 16.0
+        return RANDOM
     if kind != "provable":
         raise ValueError(f"kind={kind!r}")
-    return 66.0 + blocks(*widths)
+    return SUM + blocks(*widths)
 
 
 def sum_bound(weights, inputs, bias, kind="provable", errors=None, bias_err=0.0, diagonal=()):

@@ -70,6 +70,7 @@ static void check_product(struct rng *r, size_t gates, size_t n, size_t n_out, s
                              .b1 = rng_below(r, 3) ? some(r, rows, 1) : NULL,
                              .b2 = rng_below(r, 3) ? some(r, rows, 1) : NULL};
     check(clstm_pack(&memory, &m, &p), "no memory");
+    check((uintptr_t)p.weight % CACHE_LINE == 0, "weights that share a cache line with others");
     float *x = some_rows(r, n, n_x, x_stride, 2);
     if (rng_below(r, 3) == 0) x[rng_below(r, n) * x_stride + rng_below(r, n_x)] = rare(r);
     const size_t width = p.n_blocks * gates * UNITS, stride = width + UNITS * rng_below(r, 2);

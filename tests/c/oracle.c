@@ -5,18 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define U 0x1p-24           /* half the spacing of float32 at 1 */
-#define TINY 0x1p-149       /* its least number */
-#define FLUSH 0x1p-100      /* states below it become 0 */
-#define SLACK (1 + 0x1p-20) /* the roundings of double in here */
-
-/* Promises 1 and 4; the others were measured over all inputs of check_kernels and are
- * kept from growing. */
-#define TANH_ULP 1.5
-#define SIGMOID_ULP 2.0
-#define HEAD_ULP 4.0 /* GELU, SiLU, softmax, log-softmax: or 2^-23 near 0 */
-#define ELU_ULP 2.5
-#define SOFTPLUS_ULP 3.0
+#include "tolerances.h"
 
 static double ulp(double x)
 {
@@ -176,8 +165,8 @@ static struct value ulps(double exact, double n)
 
 static struct value head(double exact)
 {
-    struct value v = ulps(exact, HEAD_ULP);
-    v.bound = fmax(v.bound, 0x1p-23);
+    struct value v = ulps(exact, HEAD_ULPS);
+    v.bound = fmax(v.bound, HEAD_FLOOR);
     return v;
 }
 
@@ -192,10 +181,10 @@ struct value oracle_map(enum map_kind kind, float xf, float a, float b, const fl
     case MAP_AFFINE: return ulps(a * x + b, 0.5);
     case MAP_CLAMP: return (struct value){x < p[0] ? p[0] : x > p[1] ? p[1] : x, 0};
     case MAP_LEAKY: return x < 0 ? ulps(a * x, 0.5) : (struct value){x, 0};
-    case MAP_ELU: return x < 0 ? ulps(p[0] * expm1(x), ELU_ULP) : (struct value){x, 0};
+    case MAP_ELU: return x < 0 ? ulps(p[0] * expm1(x), ELU_ULPS) : (struct value){x, 0};
     case MAP_FLUSH: return (struct value){fabs(x) < FLUSH ? 0 : x, 0};
-    case MAP_TANH: return ulps(tanh(x), TANH_ULP);
-    case MAP_SIGMOID: return ulps(f_sigmoid(x, NULL), SIGMOID_ULP);
+    case MAP_TANH: return ulps(tanh(x), TANH_ULPS);
+    case MAP_SIGMOID: return ulps(f_sigmoid(x, NULL), SIGMOID_ULPS);
     case MAP_GELU: return head(isinf(x) ? fmax(x, 0) : 0.5 * x * erfc(-x / sqrt(2)));
     case MAP_GELU_TANH: /* 1 + tanh(u) = 2 sigmoid(2u) */
         return head(
@@ -204,7 +193,7 @@ struct value oracle_map(enum map_kind kind, float xf, float a, float b, const fl
     case MAP_SILU: return head(isinf(x) ? fmax(x, 0) : x * f_sigmoid(x, NULL));
     case MAP_SOFTPLUS:
         if (p[0] * xf > p[1]) return (struct value){x, 0}; /* the threshold is in float32 */
-        return ulps((fmax(p[0] * x, 0) + log1p(exp(-fabs(p[0] * x)))) / p[0], SOFTPLUS_ULP);
+        return ulps((fmax(p[0] * x, 0) + log1p(exp(-fabs(p[0] * x)))) / p[0], SOFTPLUS_ULPS);
     }
     return (struct value){NAN, 0};
 }

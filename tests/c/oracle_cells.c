@@ -7,8 +7,7 @@
 #include <stdlib.h>
 
 #include "oracle.h"
-
-#define U 0x1p-24
+#include "tolerances.h"
 
 /* ---- gate functions --------------------------------------------------------------- */
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "oracle.h"
+#include "tolerances.h"
 
 enum {
     HEADER_BYTES = 64,
@@ -270,7 +271,7 @@ static struct value element(const struct record *r, struct value x, float a)
             steep += exp(-(double)p[1]) / p[0] / x.bound;
     }
     struct value y = oracle_map(kind, (float)x.exact, 0, 0, p);
-    y.bound += steep * (x.bound + 0x1p-24 * fabs(x.exact)); /* and of the cast */
+    y.bound += steep * (x.bound + U * fabs(x.exact)); /* and of the cast */
     return isfinite(y.exact) ? y : v_exactly(y.exact);
 }
 
@@ -286,7 +287,7 @@ static void softmax(int logarithm, size_t n, const struct value *x, struct value
         const double d = x[i].exact - top - log(sum);
         const double exact = logarithm ? d : exp(d);
         y[i] = (struct value){exact, logarithm ? 2 * apart : exact * expm1(2 * apart)};
-        y[i].bound += fmax(4 * 0x1p-23 * fabs(exact), 0x1p-23) + 0x1p-23 * fabs(d);
+        y[i].bound += fmax(HEAD_ULPS * 2 * U * fabs(exact), HEAD_FLOOR) + 2 * U * fabs(d);
         if (!isfinite(exact)) y[i].bound = 0;
     }
 }

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from safetensors import safe_open
 import clstm
 import samples
 from clstm import DTypeError, ModelFormatError, ShapeError, nn
+from clstm.formats.budget import Budget
+from clstm.formats.container import read_image
 from samples import ZOO, fed, floats, lstm_tensors, made, rng_of, same_bits
 
 KINDS = ["clstm", "safetensors"]
@@ -360,3 +363,24 @@ def test_a_file_has_the_permissions_that_open_would_give(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "m.clstm").stat().st_mode) == 0o640
+
+
+def resealed(image, change):
+    data = bytearray(image)
+    change(data)
+    data[60:64] = bytes(4)
+    data[60:64] = zlib.crc32(data).to_bytes(4, "little")
+    return bytes(data)
+
+
+def test_python_looks_at_every_byte_that_c_looks_at(image):
+    """The padding behind the names and the reserved word of a layer, with a right checksum."""
+    n_ops, n_tensors, n_text = (int.from_bytes(image[i : i + 4], "little") for i in (24, 28, 32))
+    end = 64 + 128 * n_ops + 64 * n_tensors + n_text
+    assert end % 64 and image[end] == 0
+    for at in (end, 64 + 28):
+        bad = resealed(image, lambda data, at=at: data.__setitem__(at, 1))
+        with pytest.raises(ModelFormatError):
+            read_image(bad, "m", Budget(2**30))
+        with pytest.raises(ModelFormatError):
+            clstm.load(bad)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import ModelFormatError, nn
 from clstm.formats import from_gates
 from samples import rng_of
@@ -81,7 +82,7 @@ def run(gates, layer=None, layout="split", **options):
 
 
 def check(got, expected):
-    np.testing.assert_allclose(got, expected, atol=2e-6)
+    np.testing.assert_allclose(got, expected, atol=NEAR)
 
 
 @pytest.mark.parametrize("changed", [
@@ -247,8 +248,9 @@ JOINT = {"i2g.weight": np.zeros((4 * H, I)), "o2g.weight": np.zeros((4 * H, H))}
     ("split", weights("rzh") | {"w_cr": np.zeros(H)}, "w_cr: only an LSTM"),
     ("split", LSTM | {"b_f": np.array(["x"] * H)}, "b_f: expected real numbers"),
     ("split", LSTM | {"b_f": object()}, "b_f: "),
-    ("hx", HX | {"W_xi": np.zeros((H, I))}, "W_xi: no name of layout 'hx'"),
-    ("hx", HX | {"W_i": np.zeros((H, H + I + 1))}, "W_f: expected 5 outputs of 9 inputs"),
+    ("hx", HX | {"W_xi": np.zeros((H, I))}, "W_xi: no name of layout 'hx'; .*W_i, b_i"),
+    ("hx", HX | {"W_i": np.zeros((H, H + I + 1))}, r"W_i: expected 5 outputs of 8 .*\(5, 9\)"),
+    ("hx", HX | {"W_o": np.zeros((H + 1, H + I + 1))}, "W_o: expected 5 outputs of 8 inputs"),
     ("hx", HX | {"W_i": np.zeros((H, H))}, r"W_i: expected shape \(H, H \+ I\)"),
     ("chx", HX, "W_i: expected 5 outputs"),
     ("torch7", JOINT | {"b_i": np.zeros(H)}, "b_i: not one of"),

@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import UnsupportedError
 from samples import floats, rng_of, same_bits
 
@@ -27,7 +28,7 @@ def test_from_torch_takes_modules_cells_sequentials_and_lists():
         model = clstm.from_torch(module)
         assert model.batch_first
         y, (h, c) = model(x)
-        assert np.abs(y - expected).max() < 1e-6 and h.shape == c.shape == (1, 2, 8)
+        assert np.abs(y - expected).max() < NEAR and h.shape == c.shape == (1, 2, 8)
     assert [repr(a) for a in clstm.from_torch(lstm_).layers] == ["LSTM(batch_first=True)"]
     assert clstm.from_torch(fc)(x[0, :, :1] * np.ones(8))[0].shape == (5, 3)
     assert clstm.from_torch(torch.nn.LSTMCell(6, 8))(x[:, 0])[0].shape == (2, 8)

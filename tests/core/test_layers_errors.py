@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import ModelFormatError, UnsupportedError, nn
 from samples import floats, recurrent_tensors, rng_of
 
@@ -44,7 +45,7 @@ REFUSED = {
     "rows of no GRU's gates": (nn.GRU(), GRU | {"weight_ih_l0": zeros(13, 3)}, "weight_ih_l0",
                                r"a GRU has 3 \* hidden_size rows", "13"),
     "mixed sizes": (nn.LSTM(), TWO | {"weight_ih_l1": zeros(20, 4), "weight_hh_l1": zeros(20, 5)},
-                    "weight_ih_l1", r"4 \* hidden_size", "20"),
+                    "weight_ih_l1", r"4 \* hidden_size rows, 16 as its other", r"\(20, 4\)"),
     "mixed inputs": (nn.LSTM(), TWO | {"weight_ih_l1": zeros(16, 5)}, "weight_ih_l1",
                      r"\(16, 4\)", r"\(16, 5\)"),
     "mixed directions": (nn.GRU(), GRU | {f"{n}_reverse": a for n, a in made(nn.GRU()).items()}
@@ -132,6 +133,28 @@ def test_an_option_out_of_range_is_a_value_error(kind, options):
         kind(**options)
 
 
+@pytest.mark.parametrize("make", [
+    lambda: nn.LSTM(activations=["Sigmoid", "Swish", "Tanh"]), lambda: nn.RNN(activations="gelu"),
+    lambda: nn.GRU(activations=["Sigmoid"]), lambda: nn.LSTM(activations=7),
+])  # fmt: skip
+def test_an_unknown_activation_is_an_error_of_ours(make):
+    with pytest.raises(ModelFormatError, match="activations"):
+        make()
+
+
+def test_what_is_guessed_is_named_with_what_was_found():
+    wrong = PROJECTED | {"weight_hr_l0": zeros(2, 5)}
+    with pytest.raises(ModelFormatError, match=r"weight_hh_l0.*weight_hr_l0, \(2, 5\).*\(16, 2\)"):
+        clstm.from_state_dict(wrong)
+    with pytest.raises(ModelFormatError, match=r"weight_hh_l0.*it has columns, found .*\(16, 3\)"):
+        clstm.from_state_dict(LSTM | {"weight_hh_l0": zeros(16, 3)})
+    for layer, tensors, there in (
+        (nn.LSTM(), made(nn.LSTMCell()), "weight_ih"), (nn.LSTMCell(), LSTM, "weight_ih_l0"),
+    ):  # fmt: skip
+        with pytest.raises(ModelFormatError, match=f"is missing; there is {there}$"):
+            clstm.from_state_dict(tensors, layers=[layer])
+
+
 def test_activations_of_two_directions_need_two():
     with pytest.raises(ValueError, match="two directions"):
         clstm.from_state_dict(GRU, layers=[nn.GRU(activations=["Sigmoid", "Tanh"] * 2)])
@@ -165,7 +188,7 @@ def test_from_torch_takes_live_grus_and_rnns(kind, options):
         alone = [a.numpy() for a in module(torch.from_numpy(x[0]))]
     for got, expected in zip((*model(x), *model(x[0])), (y, h, *alone), strict=True):
         assert got.shape == expected.shape and got.dtype == np.float32
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(got, expected, atol=NEAR)
 
 
 @pytest.mark.parametrize("kind", ["GRUCell", "RNNCell"])
@@ -175,12 +198,12 @@ def test_a_bare_cell_is_one_step_and_returns_h(kind):
     model, x, h = clstm.from_torch(module), floats(rng_of(2), 2, 3), floats(rng_of(3), 2, 4)
     with torch.no_grad():
         expected = module(torch.from_numpy(x), torch.from_numpy(h)).numpy()
-    np.testing.assert_allclose(model(x, h), expected, atol=1e-6)
-    np.testing.assert_allclose(model(x[0], h[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(model(x, h), expected, atol=NEAR)
+    np.testing.assert_allclose(model(x[0], h[0]), expected[0], atol=NEAR)
     with pytest.raises(clstm.ShapeError, match=f"nn.{kind[:3]}"):
         model(x[None])
     stream = model.stream(h[0])
-    np.testing.assert_allclose(stream.step(x[0]), expected[0], atol=1e-6)
+    np.testing.assert_allclose(stream.step(x[0]), expected[0], atol=NEAR)
     assert stream.state.shape == (4,)
 
 
@@ -193,8 +216,8 @@ def test_a_state_is_h_alone(layer):
     np.testing.assert_array_equal(stream.state, h)
     y = stream.run(x)
     again, h_n = model(x, h)
-    np.testing.assert_allclose(y, again, atol=1e-6)
-    np.testing.assert_allclose(stream.state, h_n, atol=1e-6)
+    np.testing.assert_allclose(y, again, atol=NEAR)
+    np.testing.assert_allclose(stream.state, h_n, atol=NEAR)
     copy = model.stream(snapshot=stream.snapshot())
     np.testing.assert_array_equal(copy.step(x[0]), stream.step(x[0]))
     for wrong in ((h, h), (h,), h[:1], [h]):

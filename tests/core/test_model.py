@@ -11,6 +11,7 @@ import pytest
 
 import clstm
 import oracle
+from bounds.tolerances import FAR
 from clstm import DTypeError, ShapeError, nn
 from samples import ZOO, fed, made, same_bits
 
@@ -103,7 +104,7 @@ def test_a_call_is_the_oracles(name, batch_first):
         for mine, theirs in ((result, exact), (again, exact_again)):
             for a, b in zip(arrays_in(mine), arrays_in(theirs), strict=True):
                 assert a.shape == b.shape
-                assert np.abs(a - b).max(initial=0) < 2e-5  # which numbers; the bound: parity/
+                assert np.abs(a - b).max(initial=0) < FAR  # which numbers; the bound: parity/
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "no state"])

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import clstm
+from bounds.tolerances import FAR
 from clstm import nn
 from onnx_files import (
     CELL,
@@ -22,6 +23,8 @@ from onnx_files import (
     W2,
     H,
     N,
+    R,
+    W,
     X,
     array,
     equal,
@@ -93,7 +96,13 @@ def test_two_directions_and_their_sum() -> None:
 REFUSED: dict[str, tuple[list[Any], list[str], dict[str, Any], str]] = {
     "a step that is not the last": (
         [*lstm(), node("Gather", ["Y", "k"], ["out"], axis=0, name="pick")], ["out"],
-        {"k": np.array(0)}, "Gather 'pick'.*last only"),
+        {"k": np.array(1)}, "Gather 'pick'.*last only"),
+    "a mean over time": (
+        [*lstm(), node("ReduceMean", ["Y", "z"], ["out"], name="mean")], ["out"],
+        {"z": np.array([0])}, "ReduceMean 'mean'.*over axis 0.*outside of the model"),
+    "a sum of all": (
+        [*lstm(), node("ReduceSum", ["Y"], ["out"], name="sum")], ["out"], {},
+        "ReduceSum 'sum'.*over axis 0"),
     "a row of the batch": (
         [*lstm(), node("Gather", ["Y", "k"], ["out"], axis=1, name="pick")], ["out"],
         {"k": np.array(0)}, "Gather 'pick'"),
@@ -225,11 +234,79 @@ def test_layer_norm_and_gelu_from_their_parts(opset: int) -> None:
         tensors["minus"] = np.array([-1])
     layers, _ = read(file(nodes, X, ["out"], tensors, opset=opset))
     assert [type(k) for k in layers] == [nn.LSTM, nn.LayerNorm, nn.Affine, nn.GELU]
-    assert abs(layers[1].eps - 1e-5) < 1e-10
+    assert np.float32(layers[1].eps) == np.float32(1e-5)
     x = array(4, 2, N)
     y = plain(x)[0].astype(np.float64)
     n = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
     n = n * tensors["k"] + tensors["b"]
     expected = n / 2 * (1 + np.vectorize(erf)(n / 2**0.5))
     found = clstm.load(file(nodes, X, ["out"], tensors, opset=opset))(x)[0]
-    np.testing.assert_allclose(found, expected, atol=5e-6)
+    np.testing.assert_allclose(found, expected, atol=FAR)
+
+
+# ---- outputs of fewer axes, sums over features, both ends of a sequence ------------------------
+
+V = array(H)
+OF_Y: dict[str, tuple[list[Any], dict[str, Any], Any]] = {
+    "a vector": ([node("MatMul", ["Y", "v"], ["out"])], {"v": V}, lambda y: y @ V),
+    "one feature squeezed": (
+        [node("MatMul", ["Y", "v"], ["o"]), node("Squeeze", ["o", "last"], ["out"])],
+        {"v": V[:, None], "last": np.array([-1])}, lambda y: y @ V),
+    "one feature picked": (
+        [node("Gather", ["Y", "k"], ["p"], axis=2), node("Sigmoid", ["p"], ["out"])],
+        {"k": np.array(1)}, lambda y: 1 / (1 + np.exp(-y[..., 1]))),
+    "a mean": ([node("ReduceMean", ["Y", "last"], ["out"])], {"last": np.array([-1])},
+               lambda y: y.mean(-1, keepdims=True)),
+    "a mean without its axis": (
+        [node("ReduceMean", ["Y", "last"], ["out"], keepdims=0)], {"last": np.array([2])},
+        lambda y: y.mean(-1)),
+    "a sum": ([node("ReduceSum", ["Y", "last"], ["out"])], {"last": np.array([2])},
+              lambda y: y.sum(-1, keepdims=True)),
+    "less its mean": (
+        [node("ReduceMean", ["Y", "last"], ["m"]), node("Sub", ["Y", "m"], ["d"]),
+         node("Relu", ["d"], ["out"])], {"last": np.array([-1])},
+        lambda y: np.maximum(y - y.mean(-1, keepdims=True), 0)),
+    "a gate of one feature": (
+        [node("MatMul", ["Y", "v"], ["o"]), node("Mul", ["o", "Y"], ["out"])],
+        {"v": V[:, None]}, lambda y: (y @ V)[..., None] * y),
+    "the last step with its axis": (
+        [node("Slice", ["Y", "a", "e", "z"], ["out"])],
+        {"a": np.array([-1]), "e": np.array([2**62]), "z": np.array([0])}, lambda y: y[-1:]),
+    "both ends": (
+        [node("Gather", ["Y", "k"], ["f"], axis=0), node("Squeeze", ["Y_h", "z"], ["l"]),
+         node("Concat", ["f", "l"], ["out"], axis=-1)],
+        {"k": np.array(0), "z": np.array([0])}, lambda y: np.concatenate([y[0], y[-1]], -1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OF_Y)
+def test_outputs_of_other_axes(what: str) -> None:
+    nodes, tensors, expected = OF_Y[what]
+    m = clstm.load(file([*lstm(), *nodes], X, ["out"], {**tensors, **ONE, **CELL}))
+    for shape in ((5, 2, N), (1, 1, N), (4, 4, N)):
+        x = array(*shape)
+        equal(m(x)[0], expected(plain(x)[0]))
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_final_h_of_both_directions_side_by_side(ragged: bool) -> None:
+    """As classifiers read a bidirectional layer; of a ragged batch each sequence's own ends."""
+    nodes = [
+        node("LSTM", ["x", "W", "R", "", "n" if ragged else ""], ["Y", "Yh", "Yc"],
+             hidden_size=H, direction="bidirectional"),
+        node("Gather", ["Yh", "k0"], ["a"], axis=0), node("Gather", ["Yh", "k1"], ["b"], axis=0),
+        node("Concat", ["a", "b"], ["both"], axis=-1), node("MatMul", ["both", "v"], ["out"]),
+    ]  # fmt: skip
+    w, r = np.concatenate([W, -W]), np.concatenate([R, 2 * R])
+    tensors = {"W": w, "R": r, "k0": np.array(-2), "k1": np.array(-1), "v": array(2 * H, 2)}
+    inputs = X | ({"n": (INT32, ["b"])} if ragged else {})
+    m, x = clstm.load(file(nodes, inputs, ["out"], tensors)), array(6, 3, N)
+    lengths = [2, 6, 3] if ragged else None
+    y, (h, _) = m(x, lengths=lengths)
+    equal(y, np.concatenate([h[0], h[1]], -1) @ tensors["v"])
+    for i in range(3):  # each sequence alone
+        n = lengths[i] if lengths else 6
+        alone = m(x[:n, i : i + 1], lengths=[n] if ragged else None)[0]
+        assert np.array_equal(alone[0], y[i])
+    with pytest.raises(clstm.UnsupportedError, match="whole sequence"):
+        m.stream()

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -295,3 +297,43 @@ def test_fields_that_contradict_each_other(tmp_path) -> None:
 
 def test_lengths_of_int64() -> None:
     read(file(lstm(extra=["n"]), X | {"n": (INT64, ["b"])}, ["Y"], ONE | CELL))
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_bool_is_0_or_1(raw: bool) -> None:
+    """onnx and NumPy make different things of others."""
+    flag = TensorProto(name="c", data_type=TensorProto.BOOL, dims=[1])
+    for value in (1, 2):
+        if raw:
+            flag.raw_data = bytes([value])
+        else:
+            flag.int32_data[:] = [value]
+        model = made([node("Where", ["c", "Z", "Z"], ["W"]), *lstm()], X, ["Y"],
+                     ONE | {"R": CELL["R"], "B": CELL["B"], "Z": W})  # fmt: skip
+        model.graph.initializer.append(flag)
+        if value == 1:
+            read(model.SerializeToString())
+        else:
+            with pytest.raises(
+                clstm.ModelFormatError, match=r"'c'.*(neither 0 nor 1|outside of bool)"
+            ):
+                read(model.SerializeToString())
+
+
+def test_functions_that_make_much_of_little() -> None:
+    """2 KB of functions that call each other would be a million nodes."""
+    functions = []
+    for k in range(6):
+        inner, domain = ("Identity", "") if k == 0 else (f"F{k - 1}", "f")
+        names = ["a", *[f"t{i}" for i in range(9)], "b"]
+        nodes = [node(inner, [x], [y], domain=domain) for x, y in itertools.pairwise(names)]
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
+        functions.append(helper.make_function("f", f"F{k}", ["a"], ["b"], nodes, opsets))
+    call = [*lstm(), node("F5", ["Y"], ["o"], domain="f")]
+    data = file(call, X, ["o"], ONE | CELL, functions=functions, domains=["f"])
+    begin = time.process_time()
+    with pytest.raises(
+        clstm.UnsupportedError, match=r"more than 5\d\d\d nodes in a file of this size"
+    ):
+        read(data)
+    assert time.process_time() - begin < 1

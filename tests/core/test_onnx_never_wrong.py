@@ -88,14 +88,14 @@ def test_layers_of_a_final_state_in_another_order(given: bool) -> None:
 # ---- a size of 1 -------------------------------------------------------------------------
 
 OF_TIME: dict[str, tuple[list[Any], dict[str, np.ndarray]]] = {
-    "the first step": ([node("Gather", ["Y", "k"], ["out"], axis=0, name="cut")],
-                       {"k": np.array(0)}),
+    "the second step": ([node("Gather", ["Y", "k"], ["out"], axis=0, name="cut")],
+                        {"k": np.array(1)}),
     "a part": ([node("Slice", ["Y", "k", "e", "k"], ["out"], name="cut")],
-               {"k": ints(0), "e": ints(1)}),
+               {"k": ints(0), "e": ints(2)}),
     "every second": ([node("Slice", ["Y", "k", "e", "k", "s"], ["out"], name="cut")],
                      {"k": ints(0), "e": END, "s": ints(2)}),
     "the first step of x beside": ([node("Slice", ["x", "k", "e", "k"], ["z"], name="cut"),
-                                    node("Concat", ["Y", "z"], ["out"], axis=2)],
+                                    node("Concat", ["Y", "z"], ["out"], axis=2, name="cut")],
                                    {"k": ints(0), "e": ints(1)}),
     "turned around": ([node("Slice", ["x", "k", "e", "z", "k"], ["xr"], name="cut"),
                        node("LSTM", ["xr", "W", "R"], ["o4"], hidden_size=H),
@@ -110,6 +110,26 @@ def test_parts_of_a_static_time(what: str, t: int) -> None:
     nodes, tensors = OF_TIME[what]
     with pytest.raises(clstm.UnsupportedError, match="'cut'"):
         read(file([*lstm(), *nodes], static(t, 1), ["out"], {**ONE, **CELL, **tensors}))
+
+
+FIRST: dict[str, tuple[list[Any], dict[str, np.ndarray]]] = {
+    "index 0": ([node("Gather", ["Y", "k"], ["out"], axis=0, name="cut")], {"k": np.array(0)}),
+    "0 to 1": ([node("Slice", ["Y", "k", "e", "k"], ["out"], name="cut")],
+               {"k": ints(0), "e": ints(1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FIRST)
+def test_the_first_step_of_a_static_time(what: str) -> None:
+    """Of one step it may as well be the last."""
+    nodes, tensors = FIRST[what]
+    nodes, tensors = [*lstm(), *nodes], {**ONE, **CELL, **tensors}
+    with pytest.raises(clstm.UnsupportedError, match="'cut'"):
+        read(file(nodes, static(1, 1), ["out"], tensors))
+    x = array(7, 1, N)
+    for inputs in (static(7, 1), X):
+        y, _ = clstm.load(file(nodes, inputs, ["out"], tensors))(x)
+        equal(y, plain(x)[0][0] if what == "index 0" else plain(x)[0][:1])
 
 
 def test_a_step_picked_before_time_is_known() -> None:
@@ -259,7 +279,7 @@ def test_messages() -> None:
 def test_a_part_of_an_output_is_no_unrolled_loop() -> None:
     nodes = [*lstm(), node("Gather", ["Y", "k"], ["out"], axis=0)]
     with pytest.raises(clstm.UnsupportedError) as caught:
-        read(file(nodes, X, ["out"], {"k": np.array(0), **ONE, **CELL}))
+        read(file(nodes, X, ["out"], {"k": np.array(1), **ONE, **CELL}))
     assert "loop" not in str(caught.value)
 
 

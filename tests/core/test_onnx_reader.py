@@ -272,3 +272,13 @@ def test_a_cell_that_is_none() -> None:
     inputs = {"x": (FLOAT, ["n", H]), "h": (FLOAT, ["n", H])}
     with pytest.raises(clstm.UnsupportedError, match="state input 'h'"):
         read(file(nodes, inputs, ["h1"], {"U": R[0, :H]}))
+
+
+def test_a_state_whose_number_of_layers_is_left_open() -> None:
+    """As torch's newer exporter declares it, where that axis was given as dynamic too."""
+    nodes, inputs, outputs, tensors = two_layers()
+    open_ = inputs | {w: (FLOAT, ["l", "b", H]) for w in ("h0", "c0")}
+    fixed, free = (clstm.load(file(nodes, i, outputs, tensors)) for i in (inputs, open_))
+    assert free.fingerprint == fixed.fingerprint
+    x, state = array(5, 3, N), [(array(1, 3, H), array(1, 3, H)) for _ in range(2)]
+    assert np.array_equal(free(x, state)[0], fixed(x, state)[0])

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import (
 )
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import ShapeError, nn
 from samples import floats, rng_of
 
@@ -59,9 +60,9 @@ def test_a_packed_call_is_torchs(kind, sort, given, batch_first):
     y, got = clstm.from_torch(m)(x, state)
     assert type(y) is PackedSequence and y.data.dtype == torch.float32
     same_places(y, expected)
-    np.testing.assert_allclose(y.data.numpy(), expected.data.numpy(), atol=1e-6)
+    np.testing.assert_allclose(y.data.numpy(), expected.data.numpy(), atol=NEAR)
     for a, b in zip(flat(got), flat(h), strict=True):
-        np.testing.assert_allclose(a, b.numpy(), atol=1e-6)
+        np.testing.assert_allclose(a, b.numpy(), atol=NEAR)
     padded, lengths = pad_packed_sequence(y)  # torch takes it as its own
     assert padded.shape == (5, 4, 2 * H)
     assert lengths.tolist() == (sorted(LENGTHS, reverse=True) if sort else LENGTHS)
@@ -85,7 +86,7 @@ def test_tokens_and_heads_are_packed_too():
         expected = parts[2](rows.data).numpy()
     y, _ = model(x)
     same_places(y, x)
-    np.testing.assert_allclose(y.data.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(y.data.numpy(), expected, atol=NEAR)
     assert y.data.dtype == torch.float32
 
 

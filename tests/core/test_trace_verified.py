@@ -45,7 +45,6 @@ REFUSED = {
     "h alone": (lambda s, x: s.l(x)[1][0], X),
     "c alone": (lambda s, x: s.l(x)[1][1], X),
     "states in another order": (lambda s, x: (lambda y, hc: (y, hc[::-1]))(*s.l(x)), X),
-    "one of two states": (lambda s, x: (lambda y, hc: (y, hc[0]))(*s.l(x)), X),
     "layers in another order": (
         lambda s, x: (lambda y, a: (lambda z, b: (z, b, a))(*s.k(y)))(*s.l(x)), X),
     "states taken in another order": (lambda s, x, c, h: s.l(x, (h, c))[0], (X, STATE, STATE)),
@@ -70,6 +69,9 @@ TAKEN = {
     "outputs and states": (lambda s, x: s.l(x), X),
     "states alone": (lambda s, x: s.l(x)[1], X),
     "the one state of a GRU": (lambda s, x: s.g(x)[1], X),
+    "one of two states": (lambda s, x: (lambda y, hc: (y, hc[0]))(*s.l(x)), X),
+    "states of the second layer": (
+        lambda s, x: (lambda y, a: (lambda z, b: (z, b))(*s.k(y)))(*s.l(x)), X),
     "states of two layers": (
         lambda s, x: (lambda y, a: (lambda z, b: (z, a, b))(*s.k(y)))(*s.l(x)), X),
     "the last step": (lambda s, x: s.l(x)[0][:, -1], X),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clstm
+from bounds.tolerances import NEAR
 from clstm import DTypeError, ModelFormatError, ShapeError, nn
 from samples import floats, linear_tensors, recurrent_tensors, rng_of, same_bits
 
@@ -49,7 +50,7 @@ X = floats(rng_of(9), T, B, I)
 def test_every_value_is_what_numpy_makes_of_the_layers(value):
     m = model(value)
     y, state = m(X)
-    np.testing.assert_allclose(y, values(X)[value], atol=1e-6)
+    np.testing.assert_allclose(y, values(X)[value], atol=NEAR)
     assert m.output_size == y.shape[-1] and len(state) == 2
     assert same_bits(m.stream().run(X[:, 0]), y[:, 0])
 
@@ -61,7 +62,7 @@ def test_several_outputs_are_a_tuple_in_their_order():
         ys, _ = m(x)
         assert isinstance(ys, tuple) and len(ys) == 4
         for y, k in zip(ys, (8, 1, 10, 8), strict=True):
-            np.testing.assert_allclose(y, v[k][axes], atol=1e-6)
+            np.testing.assert_allclose(y, v[k][axes], atol=NEAR)
             assert y.flags.c_contiguous
         assert not np.may_share_memory(ys[0], ys[3])
     stream = m.stream()
@@ -97,6 +98,70 @@ def test_one_last_output_is_no_tuple():
     np.testing.assert_array_equal(y, model(8)(X)[0][-1])
     assert m.output_size == 2
     assert m.stream().run(X[:, 0]).shape == (T, 2)  # a stream returns every step's
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_outputs_of_other_axes(batch_first, tmp_path):
+    """One feature without its axis, the last step with that of time: as y.squeeze(-1) and
+    y[:, -1:] have them, whatever the call."""
+    layers = [nn.LSTM("a", batch_first), nn.Slice(2, 3)]
+    tensors = {n: a for n, a in TENSORS.items() if n.startswith("a.")}
+    end = nn.Output((2, 2, 1, 2), (False, True, True, True), (True, True, False, True),
+                    (False, False, True, True))  # fmt: skip
+    m = clstm.from_state_dict(tensors, layers=[*layers, end])
+    x, time = (X.swapaxes(0, 1), 1) if batch_first else (X, 0)
+    full = clstm.from_state_dict(tensors, layers=[*layers, nn.Output((1,))])
+
+    def expected(y):
+        last = y.take([-1], axis=time if y.ndim == 3 else 0)
+        one = last[:, 0] if y.ndim == 3 and batch_first else last[0]
+        return y[..., 2], one[..., 2], last, last[..., 2]
+
+    for given in (x, X[:, 0]):
+        for a, b in zip(m(given)[0], expected(full(given)[0]), strict=True):
+            assert a.flags.c_contiguous and same_bits(a, b)
+        short = slice(0, 4) if given.ndim == 2 or not batch_first else (slice(None), slice(0, 4))
+        if given.ndim == 3:
+            for a, b in zip(m(given, lengths=[4, 4])[0], expected(full(given[short])[0]),
+                            strict=True):  # fmt: skip
+                assert same_bits(a.take(range(4), time) if a.shape == (*given.shape[:2],) else a, b)
+    assert m.output_size == (1, 1, H, 1)
+    assert [y.shape for y in m.stream().step(X[0, 0])] == [(1,), (1,), (H,), (1,)]
+    for name in ("m.clstm", "m.safetensors"):
+        m.save(tmp_path / name, check=(x, m(x)[0]))
+        again = clstm.load(tmp_path / name)
+        assert again.fingerprint == m.fingerprint and again.layers[-1] == end
+        assert same_bits(again(x)[0], m(x)[0])
+        m.save(tmp_path / name, check=(X[:, 0], m(X[:, 0])[0]))
+    wrong = list(m(x)[0])
+    wrong[3] = wrong[3] + 1
+    with pytest.raises(ValueError, match="check: y is not"):
+        m.save(tmp_path / "w.clstm", check=(x, tuple(wrong)))
+    one = clstm.from_state_dict(tensors, layers=[*layers, nn.Output(squeeze=(True,))])
+    assert same_bits(one(x)[0], full(x)[0][..., 2])
+
+
+def test_first_is_the_first_step_of_each_sequence(tmp_path):
+    """Of ragged ones in any order too; backwards it is the last that was computed."""
+    both = recurrent_tensors(rng_of(8), nn.LSTM("c"), I, H, bidirectional=True)
+    layers = [nn.LSTM("c"), nn.Slice(H, 2 * H), nn.First(), nn.Identity(1), nn.Slice(0, H),
+              nn.Concat((5, 3)), nn.Output(last=(True,))]  # fmt: skip
+    m = clstm.from_state_dict(both, layers=layers)
+    for lengths in (None, [2, 6], [6, 1], [0, 3]):
+        y, (h, _) = m(X, lengths=lengths)
+        expected = np.concatenate([h[0], h[1]], -1)
+        assert same_bits(y, np.where([[lengths != [0, 3]], [True]], expected, np.float32(0)))
+    every = clstm.from_state_dict(both, layers=layers[:-1])(X, lengths=[2, 6])[0]
+    assert same_bits(every[1:2, 0, H:], every[:1, 0, H:]) and not every[2:, 0].any()
+    assert not m.streamable
+    with pytest.raises(clstm.UnsupportedError, match="whole sequence"):
+        m.stream()
+    m.save(tmp_path / "m.clstm")
+    assert same_bits(clstm.load(tmp_path / "m.clstm")(X), m(X))
+    # of a model that goes with time alone it needs no direction, but all steps in one frame
+    long = floats(rng_of(10), 1500, 3, I)
+    found = clstm.from_state_dict(TENSORS, layers=[A, nn.First()], strict=False)(long)[0]
+    assert same_bits(found, np.broadcast_to(alone([A], long)[:1], (1500, 3, H)))
 
 
 def test_out_is_a_tuple_of_buffers():
@@ -173,11 +238,11 @@ def test_an_embedding_may_stand_behind_the_input_again():
     lstm = {n: a for n, a in TENSORS.items() if n.startswith("a.")}
     m = clstm.from_state_dict(TABLES | lstm, layers=layers)
     expected = alone([A], TABLES["e.weight"][TOKENS]) + TABLES["f.weight"][TOKENS]
-    np.testing.assert_allclose(m(TOKENS)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(m(TOKENS)[0], expected, atol=NEAR)
     assert (m.input_size, m.num_embeddings) == (None, 7)
     later = [nn.Identity(), nn.Embedding("e"), A]
     m = clstm.from_state_dict({"e.weight": TABLES["e.weight"]} | lstm, layers=later)
-    np.testing.assert_allclose(m(TOKENS)[0], alone([A], TABLES["e.weight"][TOKENS]), atol=1e-6)
+    np.testing.assert_allclose(m(TOKENS)[0], alone([A], TABLES["e.weight"][TOKENS]), atol=NEAR)
 
 
 # ---- what does not fit --------------------------------------------------------------------------
@@ -196,6 +261,10 @@ def test_an_embedding_may_stand_behind_the_input_again():
     ([nn.Concat((0, 0)), P], ModelFormatError, "width of value 0 is not known"),
     ([P, nn.Output((1,)), nn.ReLU()], ValueError, "last layer"),
     ([P, nn.Output((0, 1), (True,))], ValueError, "each of the 2 outputs"),
+    ([P, nn.Output((0, 1), (), (True,))], ValueError, "squeeze says of each of the 2 outputs"),
+    ([P, nn.Output((1,), squeeze=(True,))], ModelFormatError, "4 features; expected 1"),
+    ([P, nn.Output((1,), keep=(True,))], ValueError, "keep is for an output of the last step"),
+    ([nn.Embedding("e"), nn.Identity(0), nn.First()], ModelFormatError, "which is tokens"),
     ([P, nn.Identity(0), Q], ModelFormatError, "q.weight: expected shape"),
     ([P, nn.Identity(0), nn.Tanh(), nn.Linear("q")], ModelFormatError, "q.weight"),
     ([nn.ReLU(), nn.ReLU()], ModelFormatError, "input size"),
@@ -216,4 +285,4 @@ def test_a_later_reader_tells_a_width():
     layers = [nn.Tanh(), nn.ReLU(), nn.Add((0, 2)), P]
     m = clstm.from_state_dict({n: TENSORS[n] for n in ("p.weight", "p.bias")}, layers=layers)
     assert m.input_size == I
-    np.testing.assert_allclose(m(X)[0], alone([P], X + np.maximum(np.tanh(X), 0)), atol=1e-6)
+    np.testing.assert_allclose(m(X)[0], alone([P], X + np.maximum(np.tanh(X), 0)), atol=NEAR)

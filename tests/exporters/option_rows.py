@@ -18,12 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 import clstm
 import oracle
 import samples
+from bounds.tolerances import DIFFERENT, FAR
 from clstm import nn
 
 STEPS, BATCH, N_IN, HIDDEN = 6, 3, 5, 4
-# The reference is float64 and exact; ours rounds sums of some ten terms of about 1 and carries them
-# over six steps. That an option moves the result by a thousand times as much is checked too.
-TOLERANCE = 2.0**-17
 
 HEAD = """\
 ## Options that `torch.nn` does not have
@@ -142,7 +140,7 @@ def runs_of(option: Option, tensors: dict[str, np.ndarray]) -> list[tuple[str, R
         x = 2 * samples.floats(rng, STEPS, *batch, N_IN)
         y, final = oracle.forward([option.layer], tensors, x)
         final = final if isinstance(final, tuple) else (final,)
-        found.append((how, Run(x, (), y, final, TOLERANCE)))
+        found.append((how, Run(x, (), y, final, FAR)))
     return found
 
 
@@ -158,7 +156,7 @@ def checked(option: Option, tensors: dict[str, np.ndarray]) -> None:
         assert compare(model, given) <= 1, option.title
         if not getattr(option.layer, "coupled", None):  # whose tensors have other shapes
             y, _ = oracle.forward([other], tensors, run.x)
-            assert np.abs(y - run.y).max() > 1000 * TOLERANCE, option.title
+            assert np.abs(y - run.y).max() > DIFFERENT, option.title
 
 
 def operator(option: Option, tensors: dict[str, np.ndarray]) -> bytes:

@@ -4,6 +4,7 @@
 A test that needs a tool that is missing is skipped with "not run: ...", never silently passed.
 """
 
+import errno
 import functools
 import glob
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -23,6 +25,11 @@ O2 = ("-O2", "-Wall", "-Wextra")  # the cc line, and what it warns of
 ORACLE = ("oracle.c", "oracle_cells.c", "check.c")
 CHECK_KERNELS = ("check_kernels.c", "check_cells.c", *ORACLE)
 CHECK_MODELS = ("check_models.c", "oracle_model.c", *ORACLE)
+PAUSES = (1, 5, 20)  # seconds
+SHORT_OF = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
+linux = pytest.mark.skipif(
+    not platform.system() == "Linux", reason="not run: no LD_PRELOAD or seccomp here"
+)
 MANY_CALLERS = (("many_callers.c", "check.c"), ("-O0", "-g", "-fsanitize=thread"))
 LIBRARIES = ["-lm", "-ldl"] if os.name == "posix" and platform.system() == "Linux" else ["-lm"]
 
@@ -83,11 +90,17 @@ def need(tool, what):
 
 
 def run(command, **options):
-    """Runs to the end, with its output as text; the caller looks at the return code."""
-    options.setdefault("timeout", 600)
-    return subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, **options
-    )
+    """Runs to the end, with its output as text; the caller looks at the return code. Where the
+    machine has no memory or slot left to start a process, it may have a little later; nothing is
+    learnt of what is tested. A program that is not there, or is none, is an error at once."""
+    options = {"timeout": 600, "capture_output": True, "text": True, "check": False} | options
+    for pause in (*PAUSES, None):
+        try:
+            return subprocess.run([str(word) for word in command], **options)
+        except OSError as error:
+            if pause is None or error.errno not in SHORT_OF:
+                raise
+            sleep(pause)
 
 
 def succeed(command, **options):

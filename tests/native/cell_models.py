@@ -11,7 +11,7 @@ import numpy as np
 from clstm.formats.container import Image, Record, write_image
 
 LSTM, GRU, RNN, LINEAR, EMBEDDING, AFFINE = 1, 2, 3, 16, 17, 20
-ADD, MUL, CONCAT, SLICE, OUTPUT = 21, 22, 23, 24, 25
+ADD, MUL, CONCAT, SLICE, OUTPUT, FIRST = 21, 22, 23, 24, 25, 26
 RELU, TANH, SOFTMAX = 34, 39, 46
 
 BIDIRECTIONAL, CELL, BIAS, H0, C0 = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 6

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
+import os
+
 import cell_models
 import models
 import pytest
 
-from build import Builder
+from build import TESTS_C, Builder, succeed
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,13 @@ def cell_pack(tmp_path_factory):
     return models.write_pack(
         tmp_path_factory.mktemp("pack") / "cells", cell_models.images(cell_models.N_MODELS)
     )
+
+
+@pytest.fixture(scope="session")
+def count_alloc(tmp_path_factory):
+    """What counts allocations, to be preloaded."""
+    if "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"):
+        pytest.skip("not run: the counter is written for glibc")
+    counter = tmp_path_factory.mktemp("count") / "count_alloc.so"
+    succeed(["cc", "-O2", "-shared", "-fPIC", TESTS_C / "count_alloc.c", "-o", counter])
+    return counter

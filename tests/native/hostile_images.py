@@ -19,6 +19,7 @@ from cell_models import (
     COUPLED_F,
     COUPLED_I,
     EMBEDDING,
+    FIRST,
     GRU,
     H0,
     LAYER_NORM,
@@ -106,7 +107,8 @@ def sound():
     yield [
         table, gru, rnn, Record(ADD, "a", 0, (1, 2, 3)), Record(MUL, "m", 0, (4, 1)),
         Record(CONCAT, "c", 0, (4, 5)), Record(SLICE, "s", 0, (6,), (1, 4)),
-        Record(OUTPUT, "o", 0, (6, 7, 1), (6, 3, 3, 0, 5)),
+        Record(SLICE, "t", 0, (7,), (1, 2)), Record(FIRST, "f", 0, (8,)),
+        Record(OUTPUT, "o", 0, (6, 9, 1), (6, 1, 3, 0, 5, 2, 4)),
     ]  # fmt: skip
 
 
@@ -219,6 +221,10 @@ def wirings():
         ("outputs of other widths", on(OUTPUT, (1, 0), (3, 3, 0, 0, 0))),
         ("an output too many", on(OUTPUT, (1,), (3, 2, 0, 0, 0))),
         ("the last step of no output", on(OUTPUT, (1,), (3, 0, 0, 0, 2))),
+        ("three features without an axis", on(OUTPUT, (1,), (3, 0, 0, 0, 0, 1))),
+        ("no output without an axis", on(OUTPUT, (1,), (3, 0, 0, 0, 0, 2))),
+        ("the hundredth output without an axis", on(OUTPUT, (1,), (3, 0, 0, 0, 0, 1 << 31))),
+        ("an axis of every step", on(OUTPUT, (1, 1), (3, 3, 0, 0, 1, 0, 2))),
         ("outputs that go on", [*on(OUTPUT, (1,), (3, 0, 0, 0, 0)), Record(RELU, "r", 0, (2,))]),
     ]:
         yield why, records, 2

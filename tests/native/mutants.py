@@ -5,7 +5,7 @@ A mutant is a textual change of one file. `text` must stand exactly once in it: 
 longer applies is a failure too, so that this table follows the sources. `check` names the program
 that must fail: check_kernels (every kernel function against the oracle), check_models (models of
 every cell and option against it), digest (whole models: certificates of the float64 oracle, and the
-same bits of every way to run them), cells (the same of every cell and option), modes (control bits
+same bits of every way to run them), cells (the same of every cell and option), sweep (sigmoid and tanh over the floats), modes (control bits
 of the caller), check_file (hostile files, under the address sanitizer), check_refused (records that
 contradict themselves), check_memory (malloc fails), many_callers (threads that share a model) or
 first_jobs (a child's). The rest of the table is in mutants_cells.py, mutants_steps.py,
@@ -55,8 +55,8 @@ KERNEL_MUTANTS = [
     Mutant(
         "block boundary off by one (one row)",
         PRODUCT,
-        "n = left < K_BLOCK ? left : K_BLOCK;",
-        "n = left < K_BLOCK ? left : K_BLOCK - 1;",
+        "n_k - first < K_BLOCK ? n_k - first : K_BLOCK, x + first);",
+        "n_k - first < K_BLOCK ? n_k - first : K_BLOCK - 1, x + first);",
         "check_kernels",
     ),
     Mutant(
@@ -84,7 +84,7 @@ KERNEL_MUTANTS = [
         "tail of the rows takes the first weights",
         PRODUCT,
         "const float *weight = w + first * G * UNITS + v * LANES;",
-        "const float *weight = w + first * G * UNITS + (left < ROWS ? 0 : v * LANES);",
+        "const float *weight = w + first * G * UNITS + (rows < ROWS ? 0 : v * LANES);",
         "check_kernels",
         "avx2",
     ),
@@ -92,7 +92,7 @@ KERNEL_MUTANTS = [
         "wrong remainder of the rows",
         PRODUCT,
         "r += rows;",
-        "r += rows + (n - r == rows + 1);",
+        "r += rows + (g == 0 && n_groups > 1);",
         "check_kernels",
     ),
     Mutant(
@@ -162,6 +162,43 @@ KERNEL_MUTANTS = [
         "return v_copysign(v_select(v_lt(a, v_all(0.65f)), low, high), x);",
         "return v_select(v_lt(a, v_all(0.65f)), low, high);",
         "check_kernels",
+    ),
+    # ---- what a sweep over neighbouring floats sees
+    Mutant(
+        "tanh: error of 1.6 ulp",
+        MATH,
+        "v_lt(a, v_all(0.65f))",
+        "v_lt(a, v_all(0.685f))",
+        "sweep",
+    ),
+    Mutant(
+        "sigmoid no longer monotone",
+        MATH,
+        "return v_fma(rest, reciprocal, y);",
+        "return v_select(v_lt(v_all(0.4f), e), y, v_fma(rest, reciprocal, y));",
+        "sweep",
+    ),
+    Mutant(
+        "tanh not odd",
+        MATH,
+        "return v_copysign(v_select(v_lt(a, v_all(0.65f)), low, high), x);",
+        "return v_select(v_lt(x, v_all(-0.65f)), v_sub(v_all(0.0f), v_add(high, v_all(0x1p-24f))),\n"
+        "                    v_copysign(v_select(v_lt(a, v_all(0.65f)), low, high), x));",
+        "sweep",
+    ),
+    Mutant(
+        "sigmoid not exact at infinity",
+        MATH,
+        "v_max(v_all(-104.0f), x), &n);\n    return v_scale2(",
+        "v_max(v_all(-86.0f), x), &n);\n    return v_scale2(",
+        "sweep",
+    ),
+    Mutant(
+        "tanh of NaN is 1",
+        MATH,
+        "const vf t = exp_parts(v_min(v_all(20.0f), v_mul(two, a)), &n);",
+        "const vf t = exp_parts(v_min(v_mul(two, a), v_all(20.0f)), &n);",
+        "sweep",
     ),
     Mutant(
         "NaN clamped away",

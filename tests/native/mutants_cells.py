@@ -279,14 +279,14 @@ CELL_MUTANTS = [
     Mutant(
         "x and h in the other order (one row)",
         CELL,
-        "one_row(P, G, t, w, in);\n",
-        "if (G == 4 && in.n[0] && in.n[1]) {\n"
-        "        const float *v[PANELS * GATES_MAX];\n"
-        "        for (int b = 0; b < P; b++) v[b] = w[b] + in.n[0] * G * UNITS;\n"
-        "        one_row(P, G, t, v, (struct inputs){.x = {in.x[1]}, .n = {in.n[1]}});\n"
-        "        in.n[1] = 0;\n"
-        "    }\n"
-        "    one_row(P, G, t, w, in);\n",
+        "one_row(P, G, t, w, n_x, rows->x); "
+        "if (apart) UNROLL for (int b = 0; b < P; b++) UNROLL for (int v = 0; v < NV; v++) { vf *last = &t[(b * G + G - 1) * NV + v]; v_store(total[b] + 3 * UNITS + v * LANES, *last); *last = v_load(p->apart + (block + b) * UNITS + v * LANES); } "
+        "one_row(P, G, t, w, n_h, h);",
+        "for (int b = 0; b < P; b++) w[b] += n_x * G * UNITS;\n"
+        "        one_row(P, G, t, w, n_h, h);\n"
+        "        for (int b = 0; b < P; b++) w[b] -= (n_x + n_h) * G * UNITS;\n"
+        "        one_row(P, G, t, w, n_x, rows->x);\n"
+        "        for (int b = 0; b < P; b++) w[b] += n_h * G * UNITS;",
         "digest",
     ),
     Mutant(
@@ -369,7 +369,7 @@ CELL_MUTANTS = [
         "check_kernels",
     ),
     Mutant(
-        "blocks of inputs side by side in the other order",
+        "second block of inputs takes the weights of the first",
         PRODUCT,
         "w2[b] = w[b] + n * G * UNITS;",
         "w2[b] = w[b];",

@@ -132,6 +132,20 @@ RECORD_MUTANTS = [
         "check_refused",
     ),
     Mutant(
+        "let in: several features without an axis",
+        "weights.c",
+        "if (c->op->dims[5] >> i & 1 && (i >= 4 || c->op->dims[i] != 1))",
+        "if (0)",
+        "check_refused",
+    ),
+    Mutant(
+        "let in: an axis of time of every step",
+        "weights.c",
+        "if (c->op->kind == OP_OUTPUT && c->op->dims[6] & ~c->op->dims[4])",
+        "if (0)",
+        "check_refused",
+    ),
+    Mutant(
         "let in: a slice past the end",
         "weights.c",
         "if (op->dims[0] >= op->dims[1] || op->dims[1] > width)",

@@ -16,6 +16,7 @@ import pytest
 import bounds
 import build
 import clstm
+from bounds.tolerances import FAR
 from build import TESTS_C
 from clstm import loading
 
@@ -98,7 +99,7 @@ def test_every_cell_by_the_blas(path, shim, monkeypatch):
     ours, blas = (clstm.load(path, gemm=gemm)(x)[0] for gemm in ("packed", "blas"))
     ours, blas = (y if isinstance(y, tuple) else (y,) for y in (ours, blas))
     for one, other in zip(ours, blas, strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(other, one, rtol=FAR, atol=FAR)
 
 
 def test_wrong_sums_are_seen(shim, monkeypatch):

@@ -21,12 +21,12 @@ FMA = {
     "avx512": (r"vfn?madd\d+ps.*%zmm", None),
     "neon": (r"\bfmla\s+v\d+\.4s", None),
 }
-PRODUCTS = ("cell", "product", "many_rows")  # what the table of a set points to, and calls
+PRODUCTS = ("cell", "product", "rows")  # what the table of a set points to, and calls
 
 
 def setup_flags():
     text = (ROOT / "setup.py").read_text()
-    return ast.literal_eval(re.search(r"extra_compile_args=(\[.*?\])", text, re.DOTALL)[1])
+    return ast.literal_eval(re.search(r"^FLAGS = (\[.*?\])", text, re.DOTALL | re.MULTILINE)[1])
 
 
 def functions(objdump, path):
@@ -48,7 +48,9 @@ def functions(objdump, path):
 def of_products(code):
     """The functions in which the products are, however the compiler divided them."""
     return {
-        n: lines for n, lines in code.items() if re.match(rf"({'|'.join(PRODUCTS)})(_|\.|$)", n)
+        n: lines
+        for n, lines in code.items()
+        if re.match(rf"({'|'.join(PRODUCTS)}|tile)(_|\.|$)", n)
     }
 
 

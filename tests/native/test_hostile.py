@@ -91,7 +91,7 @@ def can_sanitize(tmp_path):
 def test_any_bytes_give_a_model_or_an_error(builder, images, tmp_path):
     if not can_sanitize(tmp_path):
         pytest.skip("not run: no sanitizers")
-    program_ = builder(("check_file.c", "check.c"), "cc", READER)
+    program_ = builder(("check_file.c", "hostile.c", "check.c"), "cc", READER)
     done = run(
         [program_, images, 20_000],
         env={"CLSTM_KERNEL": "scalar", "ASAN_OPTIONS": "allocator_may_return_null=1"},

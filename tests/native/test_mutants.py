@@ -22,10 +22,11 @@ BEST = clstm.available_kernels()[0]
 CHECKS = {  # programs, and the flags that they are built with
     "check_kernels": (build.CHECK_KERNELS, ("-O2",)),
     "check_models": (build.CHECK_MODELS, ("-O2",)),
+    "sweep": (("sweep_activations.c",), ("-O2",)),
     "cells": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "digest": (("digest.c", "drive.c", "check.c"), ("-O2",)),
     "modes": (("modes.c", "drive.c", "check.c"), ("-O2",)),
-    "check_file": (("check_file.c", "check.c"), READER),
+    "check_file": (("check_file.c", "hostile.c", "check.c"), READER),
     "check_refused": (("check_refused.c", "check.c"), ("-O0",)),
     "check_memory": (("check_memory.c", "check.c"), FAILING_MALLOC),
     "many_callers": build.MANY_CALLERS,
@@ -58,6 +59,7 @@ def arguments(check, kernel, packs):
     return {
         "check_kernels": kernel,
         "check_models": [packs["cells"], *kernel],
+        "sweep": [*(kernel or [BEST]), 61],
         "digest": [packs["run"], 50_000, *kernel],
         "cells": [packs["cells"], 100_000, *kernel],
         "modes": [packs["run"], 4],

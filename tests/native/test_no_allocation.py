@@ -12,13 +12,10 @@ import pytest
 
 import build
 import clstm
-from build import TESTS_C
+from build import TESTS_C, linux
 from clstm import nn
 
 STEPS = 1_000_000
-linux = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="not run: no LD_PRELOAD here"
-)
 
 
 def weights(rng, prefix, rows, n_in, out, hidden=None):
@@ -95,13 +92,9 @@ def file(model, tmp_path_factory):
 
 
 @pytest.fixture
-def counter(tmp_path):
+def counter(count_alloc):
     """The environment that preloads the counter."""
-    if "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"):
-        pytest.skip("not run: the counter is written for glibc")
-    library = tmp_path / "count_alloc.so"
-    build.succeed(["cc", "-O2", "-shared", "-fPIC", TESTS_C / "count_alloc.c", "-o", library])
-    return {**os.environ, "LD_PRELOAD": str(library)}
+    return {**os.environ, "LD_PRELOAD": str(count_alloc)}
 
 
 steps_of = pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def layers_core(layers, tensors, x, states, lengths=None):
             values.append(values[layer.input])
         elif kind == "Slice":
             values.append(values[-1][..., layer.start : layer.stop])
+        elif kind == "First":
+            values.append(np.broadcast_to(values[-1][:1], values[-1].shape))
         elif kind == "Output":
             chosen, last = numbers, option(layer, "last", ())
         elif kind in WIRING:

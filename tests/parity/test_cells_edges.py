@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 import clstm
 import oracle
 import samples
+from bounds.tolerances import FLUSH
 from clstm import nn
 from samples import same_bits
 
 small = st.sampled_from([1, 2, 7, 16, 17, 40])
 models = samples.recurrent_models(sizes=small)
-FLUSH = 2.0**-100
 
 
 @given(models, samples.seeds, st.sampled_from(clstm.available_kernels()))

@@ -17,10 +17,9 @@ import clstm
 import oracle
 import samples
 from bounds import first_layers, recurrent_check
+from bounds.tolerances import FLOAT64_RUN, NEAR
 from clstm import nn
 from torch_side import arrays
-
-FLOAT64 = 2e-11  # 40 steps of sums of some 300 products, each 2^-53 off
 
 sizes = st.sampled_from([1, 2, 3, 8, 15, 16, 17, 33, 64, 65])
 
@@ -108,7 +107,7 @@ def check(case):
     for mine, torchs, true in zip(result, theirs, exact, strict=True):
         assert type(mine) is np.ndarray and mine.dtype == np.float32
         assert mine.flags.c_contiguous and mine.shape == torchs.shape == true.shape
-        assert np.abs(torchs.numpy() - true).max(initial=0) <= FLOAT64
+        assert np.abs(torchs.numpy() - true).max(initial=0) <= FLOAT64_RUN
 
     def time_major(a):
         if batch is None:
@@ -154,7 +153,7 @@ def test_cells_are_torchs(kind, bias):
             theirs = cell(torch.from_numpy(x), tensors if len(state) > 1 else tensors[0])
         ours = model(x, given)
         for a, b in zip(*((v if len(state) > 1 else (v,)) for v in (ours, theirs)), strict=True):
-            assert a.shape == b.shape and np.abs(a - b.numpy()).max(initial=0) < 1e-6
+            assert a.shape == b.shape and np.abs(a - b.numpy()).max(initial=0) < NEAR
     with pytest.raises(clstm.ShapeError):
         model(samples.floats(rng, 2, 3, 9))
 
@@ -190,10 +189,10 @@ def test_packed_sequences_in_and_out(kind, bidirectional, batch_first, is_sorted
         assert (one is None) == (two is None) and (one is None or torch.equal(one, two))
     back, _ = pad_packed_sequence(y, batch_first)
     assert samples.same_bits(back.numpy(), padded)
-    assert np.abs(y.data.numpy() - theirs.data.numpy()).max() < 1e-5
+    assert np.abs(y.data.numpy() - theirs.data.numpy()).max() < NEAR
     pairs = [(final, expected, their_final)]
     if kind == "LSTM":
         pairs = list(zip(final, expected, their_final, strict=True))
     for mine, plain, torchs in pairs:
         assert samples.same_bits(np.asarray(mine), plain)
-        assert np.abs(np.asarray(mine) - torchs.numpy()).max() < 1e-5
+        assert np.abs(np.asarray(mine) - torchs.numpy()).max() < NEAR

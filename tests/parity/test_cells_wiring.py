@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Add, Mul, Concat, Slice, Identity(input) and Output are the oracle's, to the bit.
+"""Add, Mul, Concat, Slice, First, Identity(input) and Output are the oracle's, to the bit.
 
 Inputs and weights are small integers, of which float32 is exact, so nothing is to be tolerated; a
 recurrent layer in between is checked by `test_cells_bound.py`, and here only its place.
@@ -34,7 +34,9 @@ def programs(draw):
         sizes.append(size)
 
     for _ in range(draw(st.integers(1, 8))):
-        kind = draw(st.sampled_from(["Add", "Mul", "Concat", "Slice", "Identity", "Linear"]))
+        kind = draw(
+            st.sampled_from(["Add", "Mul", "Concat", "Slice", "First", "Identity", "Linear"])
+        )
         last = widths[-1]
         same = [k for k, width in enumerate(widths) if width == last]
         any_value = st.integers(0, len(widths) - 1)
@@ -53,6 +55,8 @@ def programs(draw):
             start = draw(st.integers(0, last - 1))
             stop = draw(st.integers(start + 1, last))
             put(nn.Slice(start=start, stop=stop), stop - start, sizes[-1])
+        elif kind == "First":
+            put(nn.First(), last, sizes[-1])
         elif kind == "Identity":
             k = draw(any_value)
             put(nn.Identity(input=k), widths[k], sizes[k])
@@ -86,7 +90,12 @@ def test_random_wiring_is_exact(program, seed, steps, batch, ragged):
         for mine, true in zip(each(y), each(exact), strict=True):
             assert mine.dtype == np.float32 and mine.shape == true.shape
             np.testing.assert_array_equal(mine, true)
-    # a stream returns every step of all of them
+    # a stream returns every step of all of them, and cannot look back
+    assert model.streamable == (nn.First() not in layers)
+    if not model.streamable:
+        with pytest.raises(clstm.UnsupportedError, match="whole sequence"):
+            model.stream()
+        return
     s = model.stream()
     whole = [layer for layer in layers if not isinstance(layer, nn.Output)]
     if len(whole) < len(layers):

@@ -12,6 +12,7 @@ import clstm
 import oracle
 import samples
 from bounds import first_layers, lstm_check, stream_check
+from bounds.tolerances import MEAN_RATIO
 from clstm import nn
 
 
@@ -148,6 +149,6 @@ def mean_ratio(hidden, models):
     return ours / theirs
 
 
-@pytest.mark.parametrize("hidden, limit", [(256, 0.6), (512, 0.5), (1024, 0.5)])
+@pytest.mark.parametrize("hidden, limit", MEAN_RATIO.items())
 def test_in_the_mean_it_errs_less_than_torch(hidden, limit):
     assert mean_ratio(hidden, 50) <= limit

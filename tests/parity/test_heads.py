@@ -26,6 +26,7 @@ from bounds import (
     ulp,
     worst,
 )
+from bounds.tolerances import FLOAT64_STEEP, HEAD_FLOOR, HEAD_ULPS
 from clstm import nn
 
 EXACT = ("Embedding", "Dropout", "Identity", "ReLU", "ReLU6", "Hardtanh")
@@ -159,7 +160,7 @@ def test_alone_it_keeps_its_bound_and_is_torchs(name, width):
     if type(layer).__name__ in EXACT:
         assert samples.same_bits(y, torch_run([module], torch.from_numpy(x)))
     theirs = torch_run([module.double()], torch.from_numpy(x).double())
-    assert np.abs(theirs - exact).max() <= 1e-9 * max(1.0, np.abs(exact).max())
+    assert np.abs(theirs - exact).max() <= FLOAT64_STEEP * max(1.0, np.abs(exact).max())
 
 
 @pytest.mark.parametrize("name", ["GELU", "GELU tanh", "SiLU", "Softplus", "ELU"])
@@ -225,7 +226,7 @@ def test_special_rows_are_torchs(name):
     *_, y = of_rows(ROWS[name](3), rows)
     theirs = torch_run([ROWS[name](3)], torch.from_numpy(rows))
     assert (np.isnan(y) == np.isnan(theirs)).all() and (np.isinf(y) == np.isinf(theirs)).all()
-    assert np.allclose(y, theirs, rtol=4 * 2.0**-23, atol=2.0**-23, equal_nan=True)
+    assert np.allclose(y, theirs, rtol=HEAD_ULPS * HEAD_FLOOR, atol=HEAD_FLOOR, equal_nan=True)
 
 
 def test_embedding_gives_rows_of_its_table_bit_for_bit():
@@ -333,7 +334,7 @@ def test_in_a_sequence_every_layer_keeps_its_bound(case):
                        else torch.from_numpy(x).double())  # fmt: skip
     exact, _ = oracle.forward(model.layers, tensors, x)
     assert y.shape == theirs.shape and y.flags.c_contiguous
-    assert np.abs(theirs - exact).max() <= 1e-9 * max(1.0, np.abs(exact).max())
+    assert np.abs(theirs - exact).max() <= FLOAT64_STEEP * max(1.0, np.abs(exact).max())
 
 
 def lstm_ratio(layer, tensors, x, y, states, batch, batch_first):

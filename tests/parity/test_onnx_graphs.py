@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_worker import Worker
 
 import clstm
+from bounds.tolerances import FAR, FAR_RELATIVE
 
 ort = pytest.importorskip("onnxruntime")
 ort.set_default_logger_severity(4)
@@ -238,7 +239,7 @@ def compare(seed: int, worker: Worker) -> str:
         assert len(found) == len(expected), seed
         for a, b in zip(found, expected, strict=True):
             assert a.shape == b.shape, f"seed {seed}: shape {a.shape}, expected {b.shape}"
-            np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-4, err_msg=f"seed {seed}")
+            np.testing.assert_allclose(a, b, atol=FAR, rtol=FAR_RELATIVE, err_msg=f"seed {seed}")
         result = "agrees"
     return result
 

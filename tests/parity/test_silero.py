@@ -13,6 +13,7 @@ import pytest
 
 import clstm
 import oracle
+from bounds.tolerances import FAR, PRINTED_8, PRINTED_10
 from clstm import nn
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -80,20 +81,20 @@ def test_every_frame_agrees_with_float64_and_gives_the_check_values(weights, mod
         worst = max(worst, np.abs(y - h).max())
         ours[t], exact[t] = probability(weights, y), probability(weights, h)
     print(f"max |h - float64| {worst:.3g}, max |p - float64| {np.abs(ours - exact).max():.3g}")
-    assert worst <= 1e-5
-    assert np.abs(ours - exact).max() <= 1e-5
+    assert worst <= FAR
+    assert np.abs(ours - exact).max() <= FAR
 
-    for p, digits in ((exact, 1e-9), (ours, 1e-5)):
+    for p, digits in ((exact, PRINTED_10), (ours, FAR)):
         assert (p > 0.5).sum() == 1464
         assert abs(p.mean() - 0.7868157829) <= digits
         first = [0.450713, 0.87906402, 0.89221042, 0.9976031, 0.99911582]
-        assert np.abs(p[:5] - first).max() <= max(digits, 1e-8)  # they have 6 to 8 digits
+        assert np.abs(p[:5] - first).max() <= max(digits, PRINTED_8)  # they have 6 to 8 digits
 
 
 def test_one_frame_from_zero_gives_the_check_value(weights, model, speech):
     x = front_end(weights, speech[None, 16000:16576]).astype(np.float32)
     h, _ = model(x)  # a bare cell: one step
-    assert abs(probability(weights, h[0]) - 0.8753980671) <= 1e-5
+    assert abs(probability(weights, h[0]) - 0.8753980671) <= FAR
     assert np.array_equal(model.stream().step(x[0]), h[0])
 
 

@@ -2,7 +2,7 @@
 """m(x) of a bare recurrent module against torch.nn.LSTM and LSTMCell: results, shapes, orders.
 
 One tolerance, derived. What torch means is what it computes in float64: the oracle must agree with
-that to float64's rounding (`FLOAT64`), so that every random case proves the oracle's meaning
+that to float64's rounding (`FLOAT64_RUN`), so that every random case proves the oracle's meaning
 afresh; and clstm must lie within the bound of `bounds` around the oracle at every step, layer
 and direction, teacher-forced. torch's own float32 keeps that bound too
 (`test_torch_in_float32_keeps_the_same_bound`), so the two differ by at most twice that a step.
@@ -19,14 +19,11 @@ import clstm
 import oracle
 import samples
 from bounds import first_layers, lstm_check, step_bound, worst
+from bounds.tolerances import DIFFERENT, FLOAT64_RUN
 from clstm import nn
 
 # oneDNN has no projections, and torch says so once in a process
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-
-# A sum of 390 products errs by 390 * 2^-53; each of 160 steps adds one such error. Values are
-# about 1, and float32 is 5 orders of magnitude coarser.
-FLOAT64 = 160 * 390 * 2.0**-53
 
 sizes = st.integers(1, 130)
 
@@ -146,7 +143,7 @@ def check(case):
     if case.torch_can():
         for theirs, exact in zip(leaves(case.torch(torch.float64)), leaves(expected), strict=True):
             assert theirs.shape == exact.shape
-            assert np.abs(theirs - exact).max(initial=0) <= FLOAT64 * (
+            assert np.abs(theirs - exact).max(initial=0) <= FLOAT64_RUN * (
                 1 + np.abs(exact).max(initial=0)
             )
 
@@ -191,7 +188,7 @@ def test_a_cell_is_one_step_as_torchs(n_in, hidden, bias, batch, with_state, see
     for mine, torchs, exact in zip(ours, theirs, (step.h, step.c), strict=True):
         assert type(mine) is np.ndarray and mine.dtype == np.float32 and mine.flags.c_contiguous
         assert mine.shape == torchs.shape
-        assert np.abs(torchs.numpy() - exact).max(initial=0) <= FLOAT64
+        assert np.abs(torchs.numpy() - exact).max(initial=0) <= FLOAT64_RUN
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -237,5 +234,5 @@ def test_the_tolerance_sees_a_wrong_output():
     case = Case(20, 30, 1, False, 0, True, False, 2, 10, True, False, 8)
     y, final = case.clstm(1)
     assert case.ratio(y, final, []) <= 1
-    y[4, 1, 7] += 1e-4
+    y[4, 1, 7] += DIFFERENT
     assert case.ratio(y, final, []) > 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import bounds
 import oracle
+from bounds.tolerances import DIFFERENT, EXACT_SHARE, WRONG_TERM
 from torch_side import arrays, close
 
 torch = pytest.importorskip("torch")
@@ -42,7 +43,7 @@ def off(f, ulps, rng, x):
 
 
 def flush(a):
-    return np.where(np.abs(a) < 2.0**-100, 0.0, a)
+    return np.where(np.abs(a) < bounds.FLUSH, 0.0, a)
 
 
 def engine_step(w, x, h, c, rng, *, rows="ifgo", bias=True, skip_x=None, skip_h=None, ulps=1.0,
@@ -108,7 +109,7 @@ def test_the_provable_bound_holds_whatever_the_input(
     step = bounds.step_bound(w, x, h, c)
     assert ratio(step, *engine_step(w, f32(x), f32(h), f32(c), rng)) <= 1
     reference = oracle.lstm_step(w, x, h, c)
-    assert ratio(step, *reference) < 1e-3
+    assert ratio(step, *reference) < EXACT_SHARE
 
 
 @pytest.mark.parametrize("hidden", [1, 32, 63, 64, 65, 130, 300])
@@ -144,7 +145,7 @@ def test_cancelling_biases_are_covered():
     step = bounds.step_bound(w, x, h, c)
     z = np.broadcast_to(f32(f32(first) + f32(second)), step.z.shape)
     assert bounds.worst(z, step.z, step.z_bound) <= 1
-    assert (step.z_bound < 1e-4 * bounds.U * 100).all()
+    assert (step.z_bound < 16 * DIFFERENT * bounds.U).all()
     assert ratio(step, *engine_step(w, f32(x), f32(h), f32(c), rng)) <= 1
 
 
@@ -172,8 +173,8 @@ def test_a_wrong_step_lies_outside(wrong, kind):
     step = bounds.step_bound(w, x, h, c, kind)
     assert ratio(step, *engine_step(w, x, h, c, rng)) <= 1
     h_wrong, c_wrong = engine_step(w, x, h, c, rng, **wrong)
-    assert bounds.worst(h_wrong, step.h, step.h_bound) > 3
-    assert bounds.worst(c_wrong, step.c, step.c_bound) > 3
+    assert bounds.worst(h_wrong, step.h, step.h_bound) > WRONG_TERM
+    assert bounds.worst(c_wrong, step.c, step.c_bound) > WRONG_TERM
 
 
 @pytest.mark.parametrize("bits", [8, 11, 14])
@@ -292,12 +293,12 @@ def test_runs_keep_the_bound_and_wrong_ones_do_not(
     def again(y=outputs, end=(h, c)):
         return bounds.lstm_check(tensors, "", x, y, states[0], end, kind, lengths)
 
-    assert again(end=(h, c + 1e-3)) > 1
+    assert again(end=(h, c + DIFFERENT)) > 1
     assert again(end=(np.nextafter(h, 2), c)) > 1
     assert again(y=[*outputs[:-1], outputs[-1] * np.nan]) > 1
     if ragged:
         spoilt = outputs[-1].copy()
-        spoilt[5, 1, -1] = 1e-30
+        spoilt[5, 1, -1] = bounds.FLUSH
         assert again(y=[*outputs[:-1], spoilt]) > 1
 
 
@@ -317,7 +318,7 @@ def test_first_layers_and_cells():
     single = [(h[0], c[0]) for h, c in states]
     assert bounds.stream_check(cell, "", np.repeat(x, 4, axis=0), single) <= 1
     assert bounds.stream_check(cell, "", np.repeat(x[None], 4, axis=0), states) <= 1
-    single[2] = (single[2][0], f32(single[2][1] + 1e-3))
+    single[2] = (single[2][0], f32(single[2][1] + DIFFERENT))
     assert bounds.stream_check(cell, "", np.repeat(x, 4, axis=0), single) > 1
 
 
@@ -333,7 +334,7 @@ def test_a_contractive_free_run_stays_within_the_carried_bound():
             w, x[t], reference.h, reference.c, "provable", 0.0, reference.h_bound, reference.c_bound
         )
         assert ratio(reference, *engine) <= 1
-    assert reference.h_bound.max() < 1e-4
+    assert reference.h_bound.max() < DIFFERENT
 
 
 def test_linear_bound():

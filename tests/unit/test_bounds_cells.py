@@ -11,6 +11,7 @@ import bounds
 import oracle
 import samples
 from bounds import algebra, worst
+from bounds.tolerances import EXACT_SHARE, FLOAT64
 from clstm import nn
 
 # ---- the oracle in float32 ----------------------------------------------------------------------
@@ -84,7 +85,7 @@ def test_every_cell_in_float32_keeps_the_bound(model, seed, scale):
         for part, (value, bound) in zip(
             oracle.cell_step(model.layer, w, x, before, d), step.state(), strict=True
         ):
-            assert (np.abs(part - value) <= 1e-3 * bound + 1e-12).all()
+            assert (np.abs(part - value) <= EXACT_SHARE * bound + FLOAT64).all()
         assert ratio(step, single_step(model.layer, w, x, before, d)) <= 1
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import oracle
 import samples
+from bounds.tolerances import DIFFERENT, FLOAT64
 from clstm import nn
 from torch_side import arrays, close, layer
 
@@ -152,11 +153,11 @@ def merge(i, f, g, o, c, h_of=np.tanh):
 
 def agree(actual, expected):
     for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(a, b, rtol=FLOAT64, atol=FLOAT64)
 
 
 def differ(one, two):
-    assert max(np.abs(a - b).max() for a, b in zip(one, two, strict=True)) > 1e-3
+    assert max(np.abs(a - b).max() for a, b in zip(one, two, strict=True)) > DIFFERENT
 
 
 def test_a_diagonal_peephole_of_o_sees_the_new_cell():
@@ -462,6 +463,8 @@ def test_wiring_is_torchs():
     y, final = oracle.forward(layers, tensors, x.numpy())
     close(y, expected)
     close(final[0], state[0])
+    first = oracle.forward([*layers, layer("First")], tensors, x.numpy())[0]
+    close(first, expected[:1].expand(5, -1, -1))
     layers.append(layer("Output", inputs=(7, 3, 6), last=(False, True, True)))
     whole, one, two = oracle.forward(layers, tensors, x.numpy())[0]
     close(whole, expected)

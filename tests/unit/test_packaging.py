@@ -3,6 +3,7 @@
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,50 +12,38 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-HOOK = "import sys, setuptools.build_meta as b; print(b.build_{}(sys.argv[1]))"
+import packages
+
+ROOT = packages.ROOT
 
 
-def build(kind: str, source: Path, target: Path) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", HOOK.format(kind), str(target)],
-        cwd=source, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return target / done.stdout.split()[-1]
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools writes into the tree that it builds."""
-    copy = tmp_path_factory.mktemp("tree") / "clstm"
-    ignored = {".git", ".venv", "build", ".hypothesis", ".mypy_cache", ".pytest_cache"}
-    names = [p for p in ROOT.iterdir() if p.name not in ignored]
-    copy.mkdir()
-    subprocess.run(["cp", "-r", *map(str, names), str(copy)], check=True)
-    for built in [*copy.rglob("*.so"), *copy.rglob("*.egg-info/*")]:
-        built.unlink()
-    return build("sdist", copy, tmp_path_factory.mktemp("sdist"))
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(sdist) as tar:
-        tar.extractall(folder, filter="data")
-    return build("wheel", next(folder.iterdir()), tmp_path_factory.mktemp("wheel"))
-
-
-def test_the_sdist_has_every_source_and_what_readme_runs(sdist: Path) -> None:
+def test_the_sdist_has_every_source_and_what_readme_runs(sdist: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    tracked = [
-        str(p.relative_to(ROOT))
+    packages.copy_tree(tmp_path / "tree")
+    tracked = {
+        str(p.relative_to(tmp_path / "tree"))
         for folder in ("clstm", "csrc", "tests", "examples", "benchmarks", "docs", "tools")
-        for p in (ROOT / folder).rglob("*")
-        if p.is_file() and p.suffix not in {".so", ".pyc", ".o"} and "__pycache__" not in p.parts
-    ]
-    missing = {*tracked, "Makefile", "README.md", "LICENSE", "pyproject.toml"} - names
-    assert not missing - {"clstm/_core.c"}
+        for p in (tmp_path / "tree" / folder).rglob("*")
+        if p.is_file()
+    }
+    assert len(tracked) > 200
+    more = {"Makefile", "CMakeLists.txt", "README.md", "LICENSE", "pyproject.toml"}
+    assert not (tracked | more) - names
+    assert not [n for n in names if n.endswith((".so", ".a")) or n.startswith("clstm/include/")]
+
+
+def test_two_sdists_are_the_same_bytes(sdist: Path, tmp_path: Path) -> None:
+    """From another copy, at another time, with files of other times and rights of the group."""
+    packages.copy_tree(tmp_path / "tree", sdist.parent / "tree")
+    for path in (tmp_path / "tree").rglob("*"):
+        os.utime(path, (1, 1))
+        path.chmod(path.stat().st_mode | 0o020)
+    again = packages.build("sdist", tmp_path / "tree", tmp_path, SOURCE_DATE_EPOCH="1000000000")
+    assert again.name == sdist.name
+    assert again.read_bytes() == sdist.read_bytes()
+    later = packages.build("sdist", tmp_path / "tree", tmp_path, SOURCE_DATE_EPOCH="1000000001")
+    assert later.read_bytes() != sdist.read_bytes()
 
 
 def test_the_wheel_is_small_and_carries_no_generated_c(wheel: Path) -> None:
@@ -65,8 +54,10 @@ def test_the_wheel_is_small_and_carries_no_generated_c(wheel: Path) -> None:
             archive.read(next(n for n in names if n.endswith("/METADATA")))
         )
     assert not [n for n in names if n.endswith((".c", ".pyx", ".o"))]
-    for need in ("clstm/py.typed", "clstm/_core.pyi", "clstm/_core.pxd", "clstm/capi.pxd"):
-        assert need in names
+    need = {"py.typed", "_core.pyi", "__init__.pxd", "_core.pxd", "capi.pxd", "lib/libclstm.a"}
+    need |= {"include/clstm.h", "include/clstm.hpp", "lib/pkgconfig/clstm.pc"}
+    assert {f"clstm/{name}" for name in need} <= set(names)
+    assert not [n for n in names if not n.startswith(("clstm/", "clstm-"))]
     required = [r for r in meta.get_all("Requires-Dist") if "extra" not in r]
     assert sorted(r.partition(">")[0] for r in required) == ["numpy", "safetensors"]
     assert meta["License-Expression"] == "MIT"
@@ -91,3 +82,18 @@ def test_the_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> No
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == "(3,)"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="not run: no tomllib")
+def test_the_wheels_of_every_system_are_tested_with_files_that_exist() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheels = project["tool"]["cibuildwheel"]
+    oldest = project["project"]["requires-python"].removeprefix(">=").replace(".", "")
+    assert wheels["build"].split()[0] == f"cp{oldest}-*"
+    files = re.findall(r"\{project\}/(\S+)", wheels["test-command"])
+    assert files and all((ROOT / name).is_file() for name in files)
+    page = (ROOT / "docs/packaging.md").read_text(encoding="utf-8")
+    for word in ("manylinux", "musllinux", "macOS", "Windows", "cp314t", "abi3"):
+        assert word in page

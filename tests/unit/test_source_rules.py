@@ -8,11 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "csrc/src/kernels"
+SUFFIXES = {".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".cpp", ".hpp", ".rs", ".sh"}
 OURS = [
     p
-    for folder in ("clstm", "csrc", "tests", "examples", "benchmarks", "tools")
+    for folder in ("clstm", "csrc", "tests", "examples", "benchmarks", "tools", "fuzz")
     for p in sorted((ROOT / folder).rglob("*"))
-    if p.suffix in {".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".sh"} and p.name != "_core.c"
+    if p.suffix in SUFFIXES and p.name != "_core.c"
 ]
 
 

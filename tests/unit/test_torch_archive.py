@@ -310,3 +310,11 @@ def test_every_byte_of_the_archive_flipped():
         i for at in (data.find(b"/version"), data.rfind(b"/version")) for i in range(at, at + 20)
     }
     assert read <= set(unseen_bytes(data)) | version
+
+
+def test_a_folder_with_content_is_refused():
+    """By its attributes a folder, by its sizes a file: torch gives memory that it never filled."""
+    data = bytearray(plain_torch_file())
+    at = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 4)
+    data[at + 38] |= 0x10
+    refused(bytes(data), "is a folder with content")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from clstm.errors import ModelFormatError, UnsupportedError
-from clstm.graph import Tensors
 from clstm.nn import Layer
+from clstm.node import Tensors
 
 from ..budget import Budget
 

@@ -12,7 +12,8 @@ from clstm.errors import ModelFormatError, UnsupportedError
 from ..source import shown
 from .tensors import TensorReader
 
-MOST_NODES = 200_000  # with functions put in place, which may call each other
+MOST_NODES = 5_000  # and one more for every 64 bytes of the file: functions, which are put in
+# place, may call each other, so that 2 KB would make a million
 MOST_DEPTH = 16
 _OURS = ("", "ai.onnx")
 # AttributeProto.AttributeType
@@ -61,9 +62,11 @@ def check_schema(node: FileNode, found: Mapping[str, Any], opset: int) -> None:
     except defs.SchemaError:
         raise UnsupportedError(f"{node.name}: no operator of ONNX's operator set {opset}") from None
     if not schema.min_input <= len(node.inputs) <= schema.max_input:
-        raise ModelFormatError(f"{node.name}: {len(node.inputs)} inputs")
+        raise ModelFormatError(f"{node.name}: {len(node.inputs)} inputs, expected "
+                               f"{schema.min_input} ... {schema.max_input}")  # fmt: skip
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
-        raise ModelFormatError(f"{node.name}: {len(node.outputs)} outputs")
+        raise ModelFormatError(f"{node.name}: {len(node.outputs)} outputs, expected "
+                               f"{schema.min_output} ... {schema.max_output}")  # fmt: skip
     for attr in node.proto.attribute:
         known = schema.attributes.get(attr.name)
         # onnx's own annotations do not know that its enumeration is one of integers.
@@ -100,7 +103,7 @@ class Flattener:
 
     def __init__(self, model: Any) -> None:
         self.functions = {(f.domain, f.name): f for f in model.functions}
-        self.count = 0
+        self.count, self.most = 0, MOST_NODES + model.ByteSize() // 64
 
     def nodes(
         self, protos: Any, names: Mapping[str, str] | None = None, prefix: str = "",
@@ -115,8 +118,8 @@ class Flattener:
 
         for proto in protos:
             self.count += 1
-            if self.count > MOST_NODES:
-                raise UnsupportedError(f"more than {MOST_NODES} nodes")
+            if self.count > self.most:
+                raise UnsupportedError(f"more than {self.most} nodes in a file of this size")
             label = proto.name or (proto.output[0] if proto.output else "")
             what = f"{shown(proto.op_type)[1:-1]} {shown(label)}"
             inputs, outputs = [outer(n) for n in proto.input], [outer(n) for n in proto.output]

@@ -268,9 +268,16 @@ def _matmul(o: Op) -> Value:
     while weight.ndim > 2 and weight.shape[0] == 1 and weight.ndim <= value.ndim:
         weight = weight[0]
     if weight.ndim == 1:
-        raise refuse(o.name, "a product with a vector, which takes the features away",
-                     "use a Linear layer with one output")  # fmt: skip
+        return o.graph.squeeze(o.name, o.graph.linear(o.name, value, weight[None]), [-1])
     return o.graph.linear(o.name, value, weight.T)
+
+
+def _total(o: Op) -> Value:
+    value, axes, mean = o.value(), o.ints(1, "axes"), o.op == "ReduceMean"
+    if not axes and o.attrs.get("noop_with_empty_axes"):
+        return value
+    keep = bool(o.attrs.get("keepdims", 1))
+    return o.graph.total(o.name, value, axes or range(value.ndim), mean=mean, keep=keep)
 
 
 def _gemm(o: Op) -> Value:
@@ -389,6 +396,7 @@ OPERATORS: dict[str, Callable[[Op], Any]] = {
     "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish, "Swish": _swish, "PRelu": _prelu,
     "Softmax": _softmax, "LogSoftmax": _softmax, "LayerNormalization": _layer_norm,
     "BatchNormalization": _batch_norm,
+    "ReduceMean": _total, "ReduceSum": _total,
 }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from clstm import nn
 from clstm.axes import FEATURE, ONE, Axis, Value, refuse
-from clstm.graph import Graph, Recurrence
+from clstm.graph import Graph
+from clstm.node import Recurrence
 
 from .const import Const
 from .constants import split_sizes
@@ -51,6 +52,9 @@ class Partial:
                 options = {} if word == "tanh" else {"nonlinearity": word}
                 self.made = _build(graph, self.name, nn.RNN, [self.args[0]], options)
             return self.made.y
+        if self.kind in ("mean", "centred"):
+            mean = graph.total(self.name, self.args[0], [-1], mean=True, keep=True)
+            return mean if self.kind == "mean" else graph.sub(self.name, self.args[0], mean)
         state = next((s for s in _states(self)), None)
         owner = f"the state input {state.states[0].owner!r}" if state else "its input"
         raise refuse(self.name, f"a {self.kind.lower()} of {owner} is not part of a cell or layer "

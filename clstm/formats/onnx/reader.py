@@ -12,7 +12,8 @@ import numpy as np
 from clstm import nn
 from clstm.axes import FEATURE, ROW, AnySize, Axis, Size, StateRow, Value, refuse, row_slice
 from clstm.errors import ClstmError, ModelFormatError, UnsupportedError
-from clstm.graph import Graph, Tensors
+from clstm.graph import Graph
+from clstm.node import Tensors
 
 from ..source import shown
 from .const import Const
@@ -20,7 +21,7 @@ from .constants import Folder
 from .nodes import MOST_DEPTH, FileNode, attributes, check_schema
 from .operators import Op, apply
 from .partial import Partial
-from .recurrent import Operator
+from .recurrent import Operator, joined
 from .roles import Input, Roles, crossing
 from .tensors import TensorReader
 
@@ -80,7 +81,7 @@ class Reader:
                 dims.setdefault(word, Size((row,)))
         for i in self.inputs:
             if i.name in self.roles.states:
-                value = self.graph.state(i.name, i.sizes(), self.roles.states[i.name])
+                value = self.graph.state(i.name, self._sizes(i), self.roles.states[i.name])
                 axes = [
                     Axis(ROW, None, dims[w].rows) if a.kind == ROW and w in dims else a
                     for a, w in zip(value.axes, i.words, strict=True)
@@ -90,6 +91,16 @@ class Reader:
                 scope[i.name] = Lengths()
             elif i is not x:
                 scope[i.name] = self._other(i, x)
+
+    def _sizes(self, i: Input) -> list[int | None]:
+        """Those of a state. Where the file leaves open how many layers it has, as many as there
+        are directions of recurrent operators: no other number fits all of them."""
+        sizes, layers = i.sizes(), self.roles.states[i.name]
+        if [sizes[axis] for axis in layers] == [None]:
+            found = [attributes(node, self.tensors).get("direction")
+                     for node in self.roles.top if node.op in _RECURRENT]  # fmt: skip
+            sizes[layers[0]] = sum(2 if d == "bidirectional" else 1 for d in found) or None
+        return sizes
 
     def _other(self, i: Input, x: Input) -> UnsupportedError:
         """Why an input has no role."""
@@ -233,7 +244,9 @@ class Reader:
                 cause = "is constant" if value is not None else "is not computed"
                 raise refuse(f"output {shown(o.name)}", cause)
             found.append((o.name, value))
-        states, values = self._pairs(found)
+        states, values = self._pairs(
+            [(name, joined(f"output {shown(name)}", value)) for name, value in found]
+        )
         if self.ragged and any(self.ragged):
             if not all(self.ragged):
                 raise refuse("sequence_lens", "some recurrent operators read them, some do not")
@@ -262,7 +275,8 @@ class Reader:
         if graph.stepwise and len(layers) > 1 and any(a.size != 1 for a in graph.rows):
             # What is more than a cell runs over time, so that rows of x would be time steps.
             raise refuse("the graph", "a single step of a batch through a cell and other layers",
-                         "export it with a batch of 1, and stream it")  # fmt: skip
+                         "export it with a batch of 1; then m.stream() takes the steps of one "
+                         "sequence, and m(x[None], state) one step of a batch")  # fmt: skip
         return layers, tensors
 
     def _pairs(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from clstm.axes import (
     LAYER,
     ONE,
     ROW,
+    Axis,
     Size,
     Value,
+    factors,
     permute,
     refuse,
     restored,
@@ -111,7 +114,10 @@ class Operator:
         self.hidden = rows // self.gates
         given = attrs.get("hidden_size", self.hidden)
         if not self.hidden or rows % self.gates or given != self.hidden:
-            raise ModelFormatError(f"{node}: W of shape {w.shape} for a hidden_size of {given}")
+            raise ModelFormatError(
+                f"{node}: W of shape {w.shape} for a hidden_size of {given}; expected "
+                f"({self.directions}, {self.gates} * hidden_size, features)"
+            )
         d, h = self.directions, self.hidden
         self._shaped("W", w, (d, rows, w.shape[2]))
         if r.ndim == 3 and r.shape[:2] == (d, rows) and r.shape[2] != h:
@@ -259,3 +265,20 @@ class Operator:
         else:
             y = permute(self.node, y, (0, 2, 1, 3))
         return y, h, c, ragged
+
+
+def joined(node: str, value: Value) -> Value:
+    """An operator's own Y as an output of a file, [time, D, batch, H] or with layout 1 [batch,
+    time, D, H], as a model returns it: both directions' features on the last axis."""
+    made = value.node
+    if made is None or not made.cells or value.states or value.ndim != 4:
+        return value
+    for order in ((0, 2, 1, 3), (0, 1, 2, 3)):
+        moved = permute(node, value, order)
+        rows, rest = moved.axes[:2], [a.kind for a in moved.axes[2:]]
+        found = factors(moved, FEATURE)
+        if all(a.kind == ROW for a in rows) and (rest, found) in (
+            ([ONE, FEATURE], [3]), ([FEATURE, FEATURE], [2, 3])
+        ):  # fmt: skip
+            return replace(moved, axes=(*rows, Axis(FEATURE, made.width, order=(0,))))
+    return value

@@ -86,6 +86,8 @@ class TensorReader:
                 raise ModelFormatError(f"{what}: shape {shape}, but {len(values)} values")
             self.budget.take(n_bytes, what)
             flat = _from_field(proto, values, dtype, what)
+        if dtype.kind == "b" and flat.size and flat.view(np.uint8).max() > 1:
+            raise ModelFormatError(f"{what}: a bool is neither 0 nor 1")
         if proto.data_type == _BFLOAT16:
             flat = (flat.astype("<u4") << 16).view("<f4")
         array = flat.reshape(shape).astype(flat.dtype.newbyteorder("="), copy=False)
@@ -169,9 +171,9 @@ def _from_field(proto: Any, values: Sequence[Any], dtype: np.dtype[Any], what: s
             return np.array(values, np.int64).astype("<u2").view(dtype)
         wide: Any = np.float64 if dtype.kind == "f" else object if dtype.itemsize == 8 else np.int64
         array = np.array(values, dtype if dtype.itemsize == 8 else wide)
-        if dtype.kind in "iu" and array.size and dtype.itemsize < 8:
-            limits = np.iinfo(dtype)
-            if array.min() < limits.min or array.max() > limits.max:
+        if dtype.kind in "biu" and array.size and dtype.itemsize < 8:
+            low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+            if array.min() < low or array.max() > high:
                 raise ModelFormatError(f"{what}: values outside of {dtype}")
         return array.astype(dtype)
     except OverflowError:

@@ -45,21 +45,22 @@ INLINE void one_row_totals(const int P, const int G, const int apart, const stru
     const float *w[PANELS * GATES_MAX];
     UNROLL for (int b = 0; b < P; b++)
         w[b] = p->weight + ((block + b) * n_k + (rows->x ? 0 : p->n_x)) * G * UNITS;
-    struct inputs in = {.x = {rows->x, rows->h ? rows->h[0] : NULL, p->n_c ? rows->k[0] : NULL},
-                        .n = {rows->x ? p->n_x : 0, rows->h ? p->n_h : 0, p->n_c}};
-    if (apart) {
-        one_row(P, G, t, w, (struct inputs){.x = {in.x[0]}, .n = {in.n[0]}});
-        UNROLL for (int b = 0; b < P; b++) {
-            w[b] += in.n[0] * G * UNITS;
-            UNROLL for (int v = 0; v < NV; v++) {
-                vf *last = &t[(b * G + G - 1) * NV + v];
-                v_store(total[b] + 3 * UNITS + v * LANES, *last);
-                *last = v_load(p->apart + (block + b) * UNITS + v * LANES);
-            }
-        }
-        in.n[0] = 0;
+    const size_t n_x = rows->x ? p->n_x : 0, n_h = rows->h ? p->n_h : 0;
+    const float *h = n_h ? rows->h[0] : NULL, *c = p->n_c ? rows->k[0] : NULL;
+    if (FEW(P, G)) {
+        few_sums(P, G, t, w, (struct inputs){{rows->x, h, c}, {n_x, n_h, p->n_c}, 0, 0});
+    } else {
+        one_row(P, G, t, w, n_x, rows->x);
+        if (apart) UNROLL
+            for (int b = 0; b < P; b++) UNROLL
+                for (int v = 0; v < NV; v++) {
+                    vf *last = &t[(b * G + G - 1) * NV + v];
+                    v_store(total[b] + 3 * UNITS + v * LANES, *last);
+                    *last = v_load(p->apart + (block + b) * UNITS + v * LANES);
+                }
+        one_row(P, G, t, w, n_h, h);
+        one_row(P, G, t, w, p->n_c, c);
     }
-    one_row(P, G, t, w, in);
     UNROLL for (int b = 0; b < P; b++) UNROLL
         for (int i = 0; i < G * NV; i++) v_store(total[b] + i * LANES, t[b * G * NV + i]);
 }

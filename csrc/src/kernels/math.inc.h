@@ -104,11 +104,11 @@ INLINE vf silu(vf x) /* 0 at -infinity, where the product would be NaN */
  * Phi(-t) = exp(-t^2/2) R(w), w = 1/(1 + t/2), with the rounding of t^2 put back. */
 INLINE vf gelu(vf x)
 {
-    static const float phi[] = {0.398942292f,    -0.0664905831f,  0.00997453928f,
-                                -0.00118905387f, 0.000116169016f, -8.61804256e-06f};
+    static const float phi[] = {0.398942292f,    -0.0664905831f,  0.00997453928f, -0.00118905387f,
+                                0.000116169016f, -8.61804256e-06f}; /* PHI: 0.018 u */
     static const float tail[] = {1.8717385e-06f, 0.199417204f,  0.200075388f,
                                  0.146515235f,   0.0539225899f, -0.0297329463f,
-                                 -0.29179889f,   0.336401641f,  -0.115585685f};
+                                 -0.29179889f,   0.336401641f,  -0.115585685f}; /* TAIL: 0.504 u */
     const vf half = v_all(0.5f), one = v_all(1.0f), zero = v_all(0.0f);
     const vf t = v_min(v_all(14.4f), v_abs(x)), t2 = v_mul(t, t);
     const vf inner = v_fma(x, horner(t2, phi, 6), half);

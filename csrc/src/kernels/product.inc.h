@@ -2,24 +2,6 @@
 /* Sums of products over packed panels. NV vectors make one block of UNITS. */
 #define NV (UNITS / LANES)
 
-/* What the sums of one row take in, in its order; parts may be empty. */
-struct inputs {
-    const float *x[3];
-    size_t n[3];
-    size_t part, at; /* how far it is */
-};
-
-/* The next block of inputs: how many, 0 behind the last; they begin at *x. */
-INLINE size_t next_block(struct inputs *in, const float **x)
-{
-    while (in->part < 3 && in->at >= in->n[in->part]) in->at = 0, in->part++;
-    if (in->part == 3) return 0;
-    const size_t left = in->n[in->part] - in->at, n = left < K_BLOCK ? left : K_BLOCK;
-    *x = in->x[in->part] + in->at;
-    in->at += n;
-    return n;
-}
-
 /* sum[b][g][v] += the products of n inputs with P neighbouring panels, which move on. */
 INLINE void one_block(const int P, const int G, vf *sum, const float **w, size_t n, const float *x)
 {
@@ -33,43 +15,74 @@ INLINE void one_block(const int P, const int G, vf *sum, const float **w, size_t
     }
 }
 
-/* Sums that are too few to hide each other's latency are taken over two blocks of inputs side by
- * side: blocks begin from zero and do not wait for each other. */
-#define FEW(P, G) ((P) * (G) * NV <= 4)
-
-/* total[b][g][v] += the products of one row with P neighbouring panels. The totals stay in
- * registers over all blocks of inputs. */
-INLINE void one_row(const int P, const int G, vf *total, const float *const *from, struct inputs in)
+INLINE void begin(const int N, vf *sum)
 {
-    const int N = P * G * NV; /* at most PANELS * GATES_MAX * NV */
-    const float *w[PANELS * GATES_MAX], *w2[PANELS * GATES_MAX], *x, *x2 = NULL;
-    UNROLL for (int b = 0; b < P; b++)
-        w[b] = from[b];
+    UNROLL for (int i = 0; i < N; i++)
+        sum[i] = v_all(0.0f);
+}
+
+INLINE void add(const int N, vf *total, const vf *sum)
+{
+    UNROLL for (int i = 0; i < N; i++)
+        total[i] = v_add(total[i], sum[i]);
+}
+
+/* total[b][g][v] += the products of one row with P neighbouring panels, which move on. The totals
+ * stay in registers over all blocks of inputs. */
+INLINE void one_row(const int P, const int G, vf *total, const float **w, size_t n_k,
+                    const float *x)
+{
+    for (size_t first = 0; first < n_k; first += K_BLOCK) {
+        vf sum[PANELS * GATES_MAX * NV]; /* P * G <= PANELS * GATES_MAX */
+        begin(P * G * NV, sum);
+        one_block(P, G, sum, w, n_k - first < K_BLOCK ? n_k - first : K_BLOCK, x + first);
+        add(P * G * NV, total, sum);
+    }
+}
+
+/* Sums that are too few to hide each other's latency: two blocks of inputs are taken side by
+ * side, for they begin from zero and do not wait for each other. */
+#define FEW(P, G) ((G) < 3 && (P) * (G) * NV <= 4)
+
+/* What such sums take in, part by part; parts may be empty. */
+struct inputs {
+    const float *x[3];
+    size_t n[3];
+    size_t part, at; /* how far it is */
+};
+
+/* The next block: how many inputs, 0 behind the last; they begin at *x. */
+INLINE size_t next_block(struct inputs *in, const float **x)
+{
+    while (in->part < 3 && in->at >= in->n[in->part]) in->at = 0, in->part++;
+    if (in->part == 3) return 0;
+    const size_t left = in->n[in->part] - in->at, n = left < K_BLOCK ? left : K_BLOCK;
+    *x = in->x[in->part] + in->at;
+    in->at += n;
+    return n;
+}
+
+/* As one_row over all parts. */
+INLINE void few_sums(const int P, const int G, vf *total, const float **w, struct inputs in)
+{
+    const float *x, *x2 = NULL, *w2[PANELS * GATES_MAX];
     for (size_t n; (n = next_block(&in, &x));) {
         vf sum[PANELS * GATES_MAX * NV], sum2[PANELS * GATES_MAX * NV];
-        const size_t n2 = FEW(P, G) ? next_block(&in, &x2) : 0, both = n < n2 ? n : n2;
-        UNROLL for (int i = 0; i < N; i++)
-            sum[i] = v_all(0.0f);
-        if (n2) {
-            UNROLL for (int b = 0; b < P; b++)
-                w2[b] = w[b] + n * G * UNITS;
-            UNROLL for (int i = 0; i < N; i++)
-                sum2[i] = v_all(0.0f);
-            UNROLL_2 for (size_t k = 0; k < both; k++) {
-                one_block(P, G, sum, w, 1, x + k);
-                one_block(P, G, sum2, w2, 1, x2 + k);
-            }
-            one_block(P, G, sum2, w2, n2 - both, x2 + both);
+        const size_t n2 = next_block(&in, &x2), both = n < n2 ? n : n2;
+        begin(P * G * NV, sum);
+        begin(P * G * NV, sum2);
+        UNROLL for (int b = 0; b < P; b++)
+            w2[b] = w[b] + n * G * UNITS;
+        UNROLL_4 for (size_t k = 0; k < both; k++) {
+            one_block(P, G, sum, w, 1, x + k);
+            one_block(P, G, sum2, w2, 1, x2 + k);
         }
         one_block(P, G, sum, w, n - both, x + both);
-        UNROLL for (int i = 0; i < N; i++)
-            total[i] = v_add(total[i], sum[i]);
-        if (n2) {
-            UNROLL for (int i = 0; i < N; i++)
-                total[i] = v_add(total[i], sum2[i]);
-            UNROLL for (int b = 0; b < P; b++)
-                w[b] = w2[b];
-        }
+        one_block(P, G, sum2, w2, n2 - both, x2 + both);
+        add(P * G * NV, total, sum);
+        if (n2) add(P * G * NV, total, sum2); /* 0 is no number to add: -0 + 0 is 0 */
+        UNROLL for (int b = 0; b < P; b++)
+            w[b] = w2[b];
     }
 }
 
@@ -222,7 +235,7 @@ INLINE void product_gates(const int G, const struct panels *p, size_t n, const f
                 vf total[GATES_MAX * NV];
                 UNROLL for (int i = 0; i < G * NV; i++)
                     total[i] = v_load(bias + i * LANES);
-                one_row(1, G, total, &w, (struct inputs){.x = {in[0]}, .n = {p->n_x}});
+                one_row(1, G, total, &w, p->n_x, in[0]);
                 UNROLL for (int i = 0; i < G * NV; i++)
                     v_store(out[0] + i * LANES, total[i]);
             } else many_rows(P, G, w, apart, p->n_x, rows, in, from, out);

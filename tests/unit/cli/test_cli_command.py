@@ -104,6 +104,18 @@ def test_config(run: Cli) -> None:
     assert f"version: {clstm.__version__}\n" in run("config").out
 
 
+def test_config_for_a_compiler(run: Cli) -> None:
+    cflags, libs = f"-I{clstm.get_include()}", f"-L{clstm.get_library_dir()} -lclstm "
+    assert run("config", "--cflags").out == f"{cflags}\n"
+    assert run("config", "--libs").out.startswith(libs)
+    both = run("config", "--libs", "--cflags").out
+    assert both.startswith(f"{cflags} {libs}") and both.count("\n") == 1
+    assert run("config", "--pkgconfigdir").out == f"{clstm.get_library_dir()}/pkgconfig\n"
+    fails(run("config", "--cflags", "--json"), "--cflags")
+    fails(run("config", "--libs", "--pkgconfigdir"), "--libs")
+    fails(run("config", "--json", "--pkgconfigdir"), "--json")
+
+
 # ---- errors -------------------------------------------------------------------------------
 
 
