@@ -34,12 +34,6 @@ cdef extern from *:
     bint clstm_enter(int *busy) nogil
     void clstm_leave(int *busy) nogil
 
-cdef extern from "../src/fpmode.h":
-    struct fpmode:
-        pass
-    fpmode fpmode_enter()
-    void fpmode_leave(fpmode mode)
-
 cnp.import_array()
 
 NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
@@ -62,18 +56,6 @@ def available_kernels():
         names.append((<bytes>capi.clstm_available_kernel(i)).decode())
         i += 1
     return tuple(names)
-
-
-cdef class DefaultMode:
-    """Sets the caller's rounding and flush-to-zero aside within a ``with``, as the core does in
-    each call: NumPy converts by them."""
-    cdef fpmode mode
-
-    def __enter__(self):
-        self.mode = fpmode_enter()
-
-    def __exit__(self, *error):
-        fpmode_leave(self.mode)
 
 
 cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t ndim,
@@ -410,7 +392,8 @@ cdef class Stream:
             PyBuffer_Release(&view)
         return flat, steps
 
-    cdef _set(self, flat, steps):  # None leaves the count
+    cdef _set(self, flat, steps):
+        """steps: the new count, or None to leave it."""
         cdef Py_buffer view
         cdef unsigned long long count = 0 if steps is None else steps
         PyObject_GetBuffer(flat, &view, 0)
@@ -444,7 +427,8 @@ cdef class Stream:
         return _stream.pack(self.model, *self._get())
 
     def _restore(self, blob):
-        self._set(*_stream.unpack(self.model, blob))
+        flat, steps = _stream.unpack(self.model, blob)
+        self._set(flat, steps)
 
     def bind(self, x, y):
         """A callable that steps from buffer x to buffer y, checked now and held: float32 (I,)
@@ -501,4 +485,5 @@ cdef class Bound:
         clstm_leave(&stream.busy)
 
 
+include "_mode.pxi"
 include "_steps.pxi"
