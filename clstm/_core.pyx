@@ -34,12 +34,6 @@ cdef extern from *:
     bint clstm_enter(int *busy) nogil
     void clstm_leave(int *busy) nogil
 
-cdef extern from "../src/fpmode.h":
-    struct fpmode:
-        pass
-    fpmode fpmode_enter() nogil
-    void fpmode_leave(fpmode mode) nogil
-
 cnp.import_array()
 
 NUMERIC_POLICY = capi.CLSTM_NUMERIC_POLICY
@@ -62,19 +56,6 @@ def available_kernels():
         names.append((<bytes>capi.clstm_available_kernel(i)).decode())
         i += 1
     return tuple(names)
-
-
-cdef class DefaultMode:
-    """Sets the caller's rounding and flush-to-zero aside within a ``with``, as the core does in
-    each call: NumPy converts by them."""
-
-    cdef fpmode mode
-
-    def __enter__(self):
-        self.mode = fpmode_enter()
-
-    def __exit__(self, *error):
-        fpmode_leave(self.mode)
 
 
 cdef float *floats(object array, Py_buffer *view, const char *name, Py_ssize_t ndim,
@@ -339,8 +320,8 @@ cdef class Stream:
 
         X: real numbers (T, I), converted to float32; or tokens (T,). T may be 0. out: float32
         (T, O) to write to, not overlapping X, or None. Returns (T, O). All is checked before
-        anything changes; the GIL is released meanwhile, and
-        nothing interrupts it: give hours of data in chunks.
+        anything changes; the GIL is released meanwhile, and nothing interrupts it: give hours of
+        data in chunks.
         """
         cdef Py_buffer xs, ys
         cdef float *yp
@@ -400,7 +381,6 @@ cdef class Stream:
     cdef tuple _get(self):
         """The flat state, and the steps that led to it: of one moment."""
         cdef Py_buffer view
-        cdef unsigned long long steps
         flat = np.empty(self.model.n_state, np.float32)
         PyObject_GetBuffer(flat, &view, PyBUF_WRITABLE)
         try:
@@ -444,8 +424,7 @@ cdef class Stream:
     def snapshot(self):
         """The state as bytes: versioned, checksummed, bound to the model. For
         ``model.stream(snapshot=...)``, on another machine or kernel set too."""
-        flat, steps = self._get()
-        return _stream.pack(self.model, flat, steps)
+        return _stream.pack(self.model, *self._get())
 
     def _restore(self, blob):
         flat, steps = _stream.unpack(self.model, blob)
@@ -506,4 +485,5 @@ cdef class Bound:
         clstm_leave(&stream.busy)
 
 
+include "_mode.pxi"
 include "_steps.pxi"

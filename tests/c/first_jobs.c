@@ -23,7 +23,7 @@
 
 #define CALLERS 2
 #define STEPS 150 /* some milliseconds */
-#define LIMIT 5   /* seconds; a child that takes longer is killed, and counts as hung */
+#define LIMIT 30  /* seconds; a child that takes longer is killed, and counts as hung */
 
 static clstm_model **models;
 static clstm_stream **streams; /* [n_models][CALLERS] */

@@ -24,7 +24,7 @@
 #include "clstm.h"
 
 #define STEPS 12
-#define LIMIT 5
+#define LIMIT 30
 
 static const clstm_model *model;
 static size_t n_in, n_out, n_state;

@@ -138,11 +138,12 @@ def test_a_forked_child_makes_its_own_workers():
 @pytest.mark.parametrize("forks", [30, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_fork_in_the_midst_of_steps_hangs_nobody(threads, forks):
-    """Children step as their parent does, and are killed if that takes 5 s."""
+    """Children step as their parent does. One that hangs is killed; the slowest is printed, for on
+    a machine that is shared seconds say little."""
     (m,) = models("LSTM", threads)
     stop = threading.Event()
     x = RNG.standard_normal((50, H)).astype(np.float32)
-    expected, wrong = m.stream().run(x), []
+    expected, wrong, slowest = m.stream().run(x), [], 0.0
 
     def busy():
         s = m.stream()
@@ -160,15 +161,18 @@ def test_a_fork_in_the_midst_of_steps_hangs_nobody(threads, forks):
         caller.start()
     try:
         for _ in range(forks):
+            begin = time.monotonic()
             child = os.fork()
             if child == 0:
-                signal.alarm(5)
+                signal.alarm(30)
                 os._exit(0 if step_by_step() else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            slowest = max(slowest, time.monotonic() - begin)
     finally:
         stop.set()
         for caller in callers:
             caller.join()
+    print(f"{forks} forks, threads={threads}: the slowest child took {slowest:.2f} s")
     assert not wrong and step_by_step()
 
 
