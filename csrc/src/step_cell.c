@@ -159,8 +159,8 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
     clstm_run_cell(m, &cell->gates, &none, &part);
     for (size_t r = 0; r < rows.n; r++) normalise_row(m, cell, f, r, 0);
     /* Panels without inputs: only the finish, in its two passes. */
-    const struct panels finished = {.n_gates = cell->gates.n_gates,
-                                    .n_blocks = cell->gates.n_blocks};
+    struct panels finished = cell->gates;
+    finished.n_x = finished.n_h = finished.n_c = 0;
     struct form form = cell->form;
     rows.total = total.at;
     rows.total_stride = total.stride;

@@ -55,9 +55,9 @@ def inputs():
     tensors |= {f"n.{name}": samples.floats(rng, H) for name in ("weight", "bias", "running_mean")}
     tensors["n.running_var"] = samples.floats(rng, H) ** 2
     tensors |= samples.linear_tensors(rng, H, 5, "fc")
-    wide = {name: a + 1e-9 * rng.standard_normal(a.shape) for name, a in tensors.items()}
+    wide = {name: a + 2.0**-30 * rng.standard_normal(a.shape) for name, a in tensors.items()}
     x = rng.standard_normal((6, 3, H))
-    x[2] = 1e-40  # denormal as float32
+    x[2] *= 2.0**-133  # denormal as float32
     return tensors, wide, x, rng.standard_normal((1, H)) * 1e-3
 
 

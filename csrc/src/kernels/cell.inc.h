@@ -43,7 +43,7 @@ INLINE void one_row_totals(const int P, const int G, const int apart, const stru
     UNROLL for (int i = 0; i < P * G * NV; i++)
         t[i] = v_load(rows->total + block * G * UNITS + i * LANES);
     const float *w[PANELS * GATES_MAX];
-    UNROLL for (int b = 0; b < P && n_k; b++)
+    UNROLL for (int b = 0; b < P; b++)
         w[b] = p->weight + ((block + b) * n_k + (rows->x ? 0 : p->n_x)) * G * UNITS;
     const size_t n_x = rows->x ? p->n_x : 0, n_h = rows->h ? p->n_h : 0;
     const float *h = n_h ? rows->h[0] : NULL, *c = p->n_c ? rows->k[0] : NULL;
@@ -130,7 +130,7 @@ INLINE void many_rows_blocks(const int G, const int apart, const struct panels *
                              size_t P)
 {
     const size_t n = rows->n, next = (p->n_x + p->n_h + p->n_c) * G * UNITS;
-    const float *w = next ? p->weight + b * next : NULL, *x[ROW_GROUP], *from[ROW_GROUP];
+    const float *w = p->weight + b * next, *x[ROW_GROUP], *from[ROW_GROUP];
     float totals[ROW_GROUP][4 * UNITS], *total[ROW_GROUP];
     struct unit unit[ROW_GROUP];
     for (size_t r = 0; r < n; r++) {
