@@ -29,7 +29,7 @@ RNG = np.random.default_rng(5)
 
 
 def resident():
-    """Bytes, without what the C library keeps of freed memory: that hangs on what was freed last."""
+    """Bytes, without what the C library keeps of freed memory: that depends on what went last."""
     if hasattr(LIBC, "malloc_trim"):
         LIBC.malloc_trim(0)
     with open("/proc/self/statm") as file:
