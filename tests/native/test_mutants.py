@@ -132,8 +132,8 @@ def outcomes(request, builder, packs, tmp_path_factory):
     }
 
 
-# A third in the suite, from every part of the table; `make test-long` has all.
-SOME = [pytest.param(m, id=m.name.replace(" ", "-"), marks=[pytest.mark.long] if i % 3 else [])
+# A fifth in the suite, from every part of the table; `make test-long` has all.
+SOME = [pytest.param(m, id=m.name.replace(" ", "-"), marks=[pytest.mark.long] if i % 5 else [])
         for i, m in enumerate(MUTANTS)]  # fmt: skip
 
 
