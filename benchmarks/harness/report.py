@@ -42,6 +42,7 @@ def parts(run: dict[str, Any]) -> dict[str, str]:
             threads = {1: "one thread", 2: "two threads"}.get(found[0]["threads"], "many threads")
             out[mode] = f"**{title}, {threads}.** A side's column is its median / clstm's.\n\n"
             out[mode] += _table(found)
+    out["short"] = _short(run["cases"])
     calls = [*run["c_call"], *(case["c"] for case in run["cases"] if "c" in case)]
     if calls:
         words = ("best", "median", "p99")
@@ -66,8 +67,24 @@ def parts(run: dict[str, Any]) -> dict[str, str]:
     return out
 
 
+SHORT = ("ONNX Runtime", "OpenVINO", "torch nn.LSTM", "torch nn.LSTMCell", "NumPy")
+
+
+def _short(cases: list[dict[str, Any]]) -> str:
+    """README's table: steps of an LSTM, a row a hidden size; "" of a run without them."""
+    rows = [["hidden size", "clstm, µs", "of the limit", *SHORT]]
+    for c in cases:
+        if c["mode"] == "step" and c["kind"] == "LSTM" and c["n_in"] == c["hidden"] and "us" in c:
+            limit = c.get("share", {}).get("limit")
+            ratios = [c["ratio"].get(name) for name in SHORT]
+            rows.append([str(c["hidden"]), f"{c['us']['clstm']['50']:.2f}",
+                         f"{limit:.0%}" if limit else "",
+                         *("" if r is None else f"{r:.1f}" for r in ratios)])  # fmt: skip
+    return markdown(rows) if len(rows) > 1 else ""
+
+
 def tables(run: dict[str, Any]) -> str:
-    return "\n\n".join(parts(run).values())
+    return "\n\n".join(text for name, text in parts(run).items() if text and name != "short")
 
 
 def insert(runs: list[dict[str, Any]], page: Path) -> None:
