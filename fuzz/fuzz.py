@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("reader", choices=(*PYTHON, "c"))
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--work", type=Path, default=HERE / "runs")
     parser.add_argument("--source", type=Path, default=ROOT, help="of clstm/ and csrc/")
     parser.add_argument("--first", action="store_true", help="end with the first finding")
     args = parser.parse_args()

@@ -64,7 +64,7 @@ def _c(command: str, folders: list[str]) -> None:
     """The corpus of .clstm in the C reader: what libFuzzer's merge adds, and what C says of it."""
     from fuzz import Fuzzer
 
-    program = Fuzzer("c", HERE / "work/c", CLSTM.parent)
+    program = Fuzzer("c", HERE / "runs/c", CLSTM.parent)
     if command == "add":
         kept = str(HERE / "corpus/clstm")
         subprocess.run([*program.build_c(), "-merge=1", kept, *folders], check=True)
@@ -82,7 +82,7 @@ def files(name: str) -> list[Path]:
 
 def branches(reader: object, measure: coverage.Coverage) -> dict[str, object]:
     """How many branches the sources of a reader have, and those not taken."""
-    out = HERE / "work" / f"{reader.name}-coverage.json"
+    out = HERE / "runs" / f"{reader.name}-coverage.json"
     out.parent.mkdir(exist_ok=True)
     include = [f"{CLSTM}/formats/{source}" for source in reader.sources]
     measure.json_report(include=include, outfile=str(out))

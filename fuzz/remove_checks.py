@@ -216,7 +216,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("readers", nargs="*", choices=[*READERS, "c"])
-    parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--work", type=Path, default=HERE / "runs")
     args = parser.parse_args()
     names = args.readers or [*READERS, "c"]
     file = args.work / "checks.json"
