@@ -184,6 +184,7 @@ class _Writer:
     def _tell(self) -> None:
         """x * 1 + 0, which says how wide x is."""
         n = self.graph.source.width
+        self.graph.budget.take(2 * 8 * n, f"an input of {n} features")
         tell = Node("the input", nn.Affine, {}, {"scale": np.ones(n), "shift": np.zeros(n)},
                     (self.graph.source,), n, "input")  # fmt: skip
         self._node(tell)
@@ -204,6 +205,7 @@ class _Writer:
             options["prefix"] = prefix = self._prefix(node)
             for word, array in node.tensors.items():
                 if node.kind is nn.Affine:  # of one number it would not tell the width
+                    self.graph.budget.take(8 * node.width, f"a scale of {node.width} features")
                     array = np.broadcast_to(array, node.width)
                 self._tensor(f"{prefix}.{word}", array)
         if node.cells:

@@ -17,6 +17,7 @@ import numpy as np
 from . import axes as ax
 from . import nn
 from .axes import FEATURE, LAYER, ONE, ROW, Array, Axis, One, Size, StateRow, Value, refuse, width
+from .formats.budget import Budget
 from .node import Node, Recurrence, Tensors, bind_initial
 
 MOST_CELLS = 2**16
@@ -25,9 +26,10 @@ MOST_CELLS = 2**16
 class Graph:
     """The builder."""
 
-    def __init__(self, *, merge: bool = True) -> None:
-        """merge: recurrent layers that only feed the next, alike, become one of several layers."""
-        self.merge = merge
+    def __init__(self, *, merge: bool = True, budget: Budget | None = None) -> None:
+        """merge: recurrent layers that only feed the next, alike, become one of several layers.
+        budget: of the file, for tensors that only say how wide a value is."""
+        self.merge, self.budget = merge, budget or Budget(2**30)
         self.source = Node("the input", nn.Identity)
         self.nodes: list[Node] = []
         self.n_rows = 0

@@ -54,6 +54,8 @@ static clstm_status parse_tensor(const struct weights *w, size_t i, uint64_t *en
         !zero(t->reserved, sizeof t->reserved))
         return clstm_fail(err, CLSTM_BAD_FILE, "tensor %zu: unknown type or rank", i);
     uint64_t count = 1; /* below 2^62 at every step: each size is below 2^32, count below 2^30 */
+    for (uint32_t d = 0; d < t->rank; d++)
+        if (!t->dims[d]) count = 0; /* whatever the sizes before it */
     for (uint32_t d = 0; d < 4; d++) {
         if (d >= t->rank && t->dims[d])
             return clstm_fail(err, CLSTM_BAD_FILE, "tensor %zu: sizes past its rank", i);

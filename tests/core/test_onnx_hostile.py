@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper
 import clstm
 from onnx_files import (
     CELL,
+    FLOAT,
     INT64,
     ONE,
     H,
@@ -337,3 +339,42 @@ def test_functions_that_make_much_of_little() -> None:
     ):
         read(data)
     assert time.process_time() - begin < 1
+
+
+# ---- what the fuzzer found ---------------------------------------------------------------------
+
+
+def test_a_width_that_no_tensor_backs_is_counted() -> None:
+    """407 bytes of it took 32 GiB: a scale of one number, of an input of 2^31 - 1 features."""
+    data = file(
+        [node("Mul", ["x", "s"], ["out"])], {"x": (FLOAT, ["t", "b", 2**31 - 1])}, ["out"],
+        {"s": np.float32(2).reshape(1)},
+    )  # fmt: skip
+    with pytest.raises(clstm.ModelFormatError, match="2147483647 features takes"):
+        clstm.load(data)
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, float("nan")])
+def test_an_epsilon_below_0(epsilon: float) -> None:
+    data = file(
+        [node("LayerNormalization", ["x", "s"], ["out"], epsilon=epsilon)],
+        {"x": (FLOAT, ["t", "b", 3])}, ["out"],
+        {"s": np.ones(3, np.float32)},
+    )  # fmt: skip
+    with pytest.raises(clstm.ModelFormatError, match="expected a number from 0 on"):
+        clstm.load(data)
+
+
+def test_a_location_that_is_no_text(tmp_path: Path) -> None:
+    given = {"x": (FLOAT, ["t", "b", 3])}
+    model = made([node("Mul", ["x", "s"], ["out"])], given, ["out"], {"s": np.ones(1, "f")})
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="zz")
+    tensor.external_data.add(key="offset", value="0")
+    tensor.external_data.add(key="length", value="4")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"zz", b"\xff\xfe"))
+    with pytest.raises(clstm.ModelFormatError):
+        clstm.load(path, external_data=True)

@@ -366,13 +366,20 @@ def _softmax(o: Op) -> Value:
     return o.graph.softmax(o.name, value, axis, log=o.op == "LogSoftmax")
 
 
+def _epsilon(o: Op) -> float:
+    value = float(o.attrs.get("epsilon", 1e-5))
+    if not value >= 0:
+        raise ModelFormatError(f"{o.name}: epsilon={value}, expected a number from 0 on")
+    return value
+
+
 def _layer_norm(o: Op) -> Value:
     value = o.value()
     if axis_number(o.name, value, int(o.attrs.get("axis", -1))) != value.ndim - 1:
         raise refuse(o.name, "a layer norm over more than the features")
     words = [o.maybe(i, w) for i, w in ((1, "scale"), (2, "bias"))]
     weight, bias = (None if k is None else k.floats(o.name) for k in words)
-    return o.graph.layer_norm(o.name, value, weight, bias, float(o.attrs.get("epsilon", 1e-5)))
+    return o.graph.layer_norm(o.name, value, weight, bias, _epsilon(o))
 
 
 def _batch_norm(o: Op) -> Value:
@@ -382,7 +389,7 @@ def _batch_norm(o: Op) -> Value:
     weight, bias, mean, var = (o.const(i + 1, w).floats(o.name) for i, w in enumerate(words))
     value = o.value()
     return o.graph.batch_norm(o.name, value, min(1, value.ndim - 1), mean, var, weight, bias,
-                              float(o.attrs.get("epsilon", 1e-5)))  # fmt: skip
+                              _epsilon(o))  # fmt: skip
 
 
 OPERATORS: dict[str, Callable[[Op], Any]] = {

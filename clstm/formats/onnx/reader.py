@@ -54,7 +54,7 @@ class Reader:
         self.model, self.tensors, self.opset = model, tensors, opset
         self.inputs, self.roles = inputs, roles
         self.folder = Folder(tensors.budget, opset)
-        self.graph = Graph()
+        self.graph = Graph(budget=tensors.budget)
         self.ragged: list[bool] = []  # of each recurrent operator
         self.dims: dict[str, Size] = {}  # names of the input's sizes
         graph = model.graph

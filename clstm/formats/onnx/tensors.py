@@ -105,7 +105,7 @@ class TensorReader:
             raise UnsupportedError(
                 f"{what}: its data is in {shown(name)}, and bytes have no folder; give a path"
             )
-        if name in ("", ".", "..") or not _plain(name):
+        if not isinstance(name, str) or name in ("", ".", "..") or not _plain(name):
             raise ModelFormatError(
                 f"{what}: external data in {shown(name)}; only a plain file name in the model's "
                 "folder is opened"
