@@ -75,8 +75,12 @@ print(json.dumps([*seen, left]))
 @posix
 @pytest.mark.parametrize("kind", ["clstm", "safetensors"])
 def test_a_kill_leaves_the_old_file_or_the_new(kind, tmp_path):
-    old, new, left = run(KILLED, tmp_path, 40, kind)
-    assert old + new == 40 and left > 0  # some were in the middle
+    for count in (40, 80, 160, 320):  # until some were in the middle, which is chance
+        old, new, left = run(KILLED, tmp_path, count, kind)
+        assert old + new == count
+        if left:
+            return
+    pytest.fail("no kill of 600 came in the middle of a save")
 
 
 @posix
