@@ -48,7 +48,7 @@ def measure(
     gc.collect()
     gc.disable()
     with torch.inference_mode() if torch else contextlib.nullcontext():
-        difference = race(contestants, seconds)
+        difference, _ = race(contestants, seconds)
     gc.enable()
     us = {c.name: c.microseconds() for c in contestants}
     median, p99 = ({k: round(v[p], 3) for k, v in us.items()} for p in ("50", "99"))

@@ -153,9 +153,9 @@ def measure(
     gc.disable()
     torch = peers["torch"]
     with torch.inference_mode() if torch else contextlib.nullcontext():
-        result["max_difference"] = race(
-            sides, args.seconds, between, pause=PAUSE if case.threads > 1 else 0
-        )
+        pause = PAUSE if case.threads > 1 else 0
+        result["max_difference"], clock = race(sides, args.seconds, between, pause=pause)
+        result["clock_us"] = clock / 1e3  # which is in none of the times
     gc.enable()
     if program and case.mode == "step" and case.threads == 1:
         result["c"] = program.measure(case, load(case, case.weights(), args.kernel).kernel)

@@ -57,6 +57,10 @@ def parts(run: dict[str, Any]) -> dict[str, str]:
         high = {k: max(p[k] for p in probes) for k in low}
         ranges = [f"{k} {low[k]:.3g} to {high[k]:.3g}" for k in low]
         out["machine"] += f" The FMA probe over the run: {', '.join(ranges)}."
+    clocks = [case["clock_us"] for case in run["cases"] if "clock_us" in case]
+    if clocks:
+        out["machine"] += f" Reading the clock takes {min(clocks):g} to {max(clocks):g} µs"
+        out["machine"] += ", which is in no figure."
     rows = [[*words, "yes" if holds else "no"] for *words, holds in reached(run)]
     if rows:
         head = [["case", "what", "target", "reached", "holds"]]

@@ -34,10 +34,28 @@ def test_it_refuses_results_that_differ(step, wrong):
         return step.Contestant(name, [None] * step.FRAMES, lambda frame: None, lambda: h)
 
     same = [contestant("a", 0.5), contestant("b", 0.5 + 1e-6)]
-    assert 0 < step.race(same, seconds=0) < FAR
+    difference, clock = step.race(same, seconds=0)
+    assert 0 < difference < FAR and clock > 0
     assert all(len(c.times) >= step.CALLS for c in same)
     with pytest.raises(SystemExit, match="the results differ"):
         step.race([*same, contestant("c", 0.5 + wrong)], seconds=0)
+
+
+def test_the_clocks_own_time_is_in_no_calls(step, monkeypatch):
+    """Each reading takes 50 of its units, each call 7."""
+    now = 0
+
+    def later(by):
+        nonlocal now
+        now += by
+        return now
+
+    turns = sys.modules[step.race.__module__]
+    monkeypatch.setattr(turns, "perf_counter_ns", lambda: later(50))
+    h = np.zeros(3, np.float32)
+    one = step.Contestant("a", [None] * step.FRAMES, lambda frame: later(7), lambda: h)
+    assert step.race([one], seconds=0) == (0, 50)
+    assert set(one.times) == {7}
 
 
 def test_the_check_asks_for_half_the_target(step):
