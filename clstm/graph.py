@@ -125,9 +125,9 @@ class Graph:
             if a.size == 1 and a.rows != (self.time,):
                 self.picked[a.rows] = node  # the one sequence of the batch, or a single step
                 return ax.squeeze(node, value, [axis])
-            if list(picked) == [a.size - 1] and (a.size > 1 or start == -1):
+            if picked == range(a.size - 1, a.size) and (a.size > 1 or start == -1):
                 return self._last(node, value, axis, keep)
-            if list(picked) == [0] and a.size > 1 and a.rows == (self.time,):
+            if picked == range(1) and a.size > 1 and a.rows == (self.time,):
                 return self._last(node, self.first(node, value), axis, keep)
             raise ax.row_slice(node, a, picked[0], self.time is None)
         if picked.step != 1 and len(picked) > 1:

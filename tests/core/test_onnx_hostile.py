@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,23 @@ def test_a_width_that_no_tensor_backs_is_counted() -> None:
     )  # fmt: skip
     with pytest.raises(clstm.ModelFormatError, match="2147483647 features takes"):
         clstm.load(data)
+
+
+@pytest.mark.parametrize("start", [1, 5_000_000])
+def test_rows_that_no_tensor_backs_are_not_counted_one_by_one(start: int) -> None:
+    """997 bytes of a slice of 2^31 - 1 rows took all memory there was."""
+    numbers = {"s": start, "e": 9_999_999, "a": 1}
+    data = file(
+        [node("Slice", ["x", *numbers], ["r"]), node("Mul", ["r", "two"], ["out"])],
+        {"x": (FLOAT, ["t", 10_000_000, 3])}, ["out"],
+        {k: np.array([n]) for k, n in numbers.items()} | {"two": np.ones(1, np.float32)},
+    )  # fmt: skip
+    tracemalloc.start()
+    with pytest.raises(clstm.UnsupportedError):
+        clstm.load(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23
 
 
 @pytest.mark.parametrize("epsilon", [-1.0, float("nan")])
