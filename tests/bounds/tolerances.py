@@ -52,10 +52,12 @@ MEAN_RATIO = {256: 0.6, 512: 0.5, 1024: 0.5}
 # One model's max|dh| beside PyTorch's in the same steps, 99 models of 100: the maximum of some
 # hundreds of errors of a few ulps moves by a quarter between engines of the same quality.
 BESIDE_TORCH = 1.25
-# Free runs of contractive models, 32 inputs of N(0, 1), by the gain on PyTorch's default weights.
-# A goal, not a bound: S is about 3 there, and the rounding of a pre-activation of up to 4 is 2 u
-# before the slopes; what is not yet forgotten of the last steps makes that two or three times.
-FREE_RUN = {1: 5.0 * U, 2: 5.0 * U, 4: 16.0 * U}
+# Free runs of contractive models, 32 inputs of N(0, 1), by the gain on PyTorch's default weights:
+# a goal, not a bound. S grows with the gain, and with it what a step errs by; what is not yet
+# forgotten of the steps before is as much again. Of 72 models over 10,000 steps the worst had 3.8,
+# 7.1 and 20.8 u, PyTorch 3.1, 6.6 and 19.1 (so that 5, 5 and 16, the goals of before, are beyond
+# float32). In the mean over models PyTorch's error is the measure: BESIDE_TORCH.
+FREE_RUN = {1: 6.0 * U, 2: 12.0 * U, 4: 24.0 * U}
 DRIFT = 2.0  # the last tenth beside the first: maxima of as many steps, no growth
 
 # ---- two computations in float64 ----------------------------------------------------------------

@@ -185,13 +185,17 @@ def report_free(group, found):
     if not shown:
         return line, ["no such model"]
     ours, theirs, growth = (max(one[n] for one in shown) for n in ("ours", "theirs", "growth"))
+    beside = sum(one["ours"] for one in shown) / sum(one["theirs"] for one in shown)
     drift = max(one["last"] / one["first"] for one in shown)
     missed = [] if ours <= FREE_RUN[gain] else ["max|dh|"]
+    if not beside <= BESIDE_TORCH:
+        missed.append("the mean")
     if not drift <= DRIFT:
         missed.append("the drift")
     return (
         f"{line}, growth over {WINDOW} steps at most {growth:.2g}; {steps:,} steps: max|dh| "
-        f"{ours:.3g}, PyTorch's {theirs:.3g}; last tenth / first tenth at most {drift:.2f}"
+        f"{ours:.3g}, PyTorch's {theirs:.3g}, in the mean {beside:.3f} of it; last tenth / first "
+        f"tenth at most {drift:.2f}"
     ), missed
 
 

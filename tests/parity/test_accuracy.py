@@ -8,7 +8,7 @@ import pytest
 
 import oracle
 from bounds import FLUSH
-from bounds.tolerances import BESIDE_TORCH, DIFFERENT, FLOAT64_STEEP, FREE_RUN
+from bounds.tolerances import BESIDE_TORCH, DIFFERENT, FLOAT64_STEEP, FREE_RUN, U
 
 
 @pytest.mark.parametrize("inputs, hidden, gain, steps", [
@@ -71,10 +71,12 @@ def test_a_report_says_what_was_missed():
     assert accuracy.report_stepwise(group, [good, good | {"ours": 1.1}])[1] == ["the mean"]
     assert accuracy.report_beside([good] * 99 + [good | {"ours": 1.3}])[1] == []
     assert accuracy.report_beside([good] * 9 + [good | {"ours": 1.3}])[1] == ["99 of 100"]
-    run = {"ours": 0.0, "theirs": 0.0, "first": 1.0, "last": 1.0, "growth": 0.5}
+    run = {"ours": U, "theirs": U, "first": 1.0, "last": 1.0, "growth": 0.5}
     group = (32, 64, 1, 10, 2)
     assert accuracy.report_free(group, [run, run | {"growth": 2.0, "ours": 1.0}])[1] == []
-    assert accuracy.report_free(group, [run, run | {"ours": 1.0}])[1] == ["max|dh|"]
+    far = {"ours": 1.0, "theirs": 1.0}
+    assert accuracy.report_free(group, [run, run | far])[1] == ["max|dh|"]
+    assert accuracy.report_free(group, [run, run | {"ours": 2 * U}])[1] == ["the mean"]
     assert accuracy.report_free(group, [run, run | {"last": 2.1}])[1] == ["the drift"]
     assert accuracy.report_free(group, [run | {"growth": 1.0}])[1] == ["no such model"]
 
