@@ -5,8 +5,16 @@ A message says what was expected, what was given and, where one can, what to do.
 """
 
 
+def escaped(text: str) -> str:
+    """On one line, for any terminal: a name in a file may bring line breaks and control codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class ClstmError(Exception):
-    """Base of every error that clstm raises on purpose."""
+    """Base of every error that clstm raises on purpose. Its message is one line."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(escaped(str(message)))
 
 
 class ModelFormatError(ClstmError, ValueError):

@@ -43,7 +43,7 @@ def unclear(tensors: Tensors, strict: bool) -> str:
     others = [n for n in tensors if not _RECURRENT_NAME.fullmatch(n)]
     chosen = [n for n in tensors if (m := _RECURRENT_NAME.fullmatch(n)) and m[2]]
     if len(prefixes) == 1 and chosen:
-        return f"{chosen[0]} belongs to an option that tensors cannot tell"
+        return f"{listed(chosen[:1])} belongs to an option that tensors cannot tell"
     if len(prefixes) == 1 and (not others or not strict):
         return ""
     what = f"also {listed(others)}" if len(prefixes) == 1 else f"{len(prefixes)} recurrent modules"

@@ -6,10 +6,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from clstm.errors import escaped
+
 
 def one_line(text: str) -> str:
-    """Without line breaks and control characters, which a name in a file may bring."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.replace("\n", " "))
+    """Without line breaks and control characters."""
+    return escaped(text.replace("\n", " "))
 
 
 def warn(text: str) -> None:

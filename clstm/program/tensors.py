@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import nn
 from ..errors import ModelFormatError
+from ..formats.source import shown
 
 _WRAPPERS = ("module.", "model.", "net.")
 
@@ -107,9 +108,10 @@ def unwrapped(
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first few of them, for a message."""
+    """The first few of them, for a message; quoted where that would otherwise break or grow."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    plain = (n if n.isprintable() and 0 < len(n) <= 80 else shown(n) for n in names[:most])
+    return ", ".join(plain) + rest
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import clstm
 from clstm import nn
@@ -122,6 +126,22 @@ def test_a_stray_tensor_with_a_recurrent_name_is_refused(stray: str) -> None:
 def test_the_tensor_that_is_missing_is_named(end: str) -> None:
     with pytest.raises(clstm.ModelFormatError, match=r"lstm\.weight_hh_l0 is missing"):
         clstm.from_state_dict(lstm("lstm.", 3, 4, end=end))
+
+
+@given(st.dictionaries(st.text(max_size=90), st.sampled_from([(4, 1), (4,), (3,)])), st.text())
+def test_names_of_a_file_leave_a_message_on_one_line(others: dict[str, Any], prefix: str) -> None:
+    found = {name: zeros(*shape) for name, shape in others.items()}
+    for tensors in (found, found | lstm(prefix, 3, 4), found | lstm(prefix, 3, 4, end="_l1")):
+        try:
+            clstm.from_state_dict(tensors)
+        except clstm.ClstmError as error:
+            assert str(error).isprintable() and len(str(error)) < 4000
+        assert str(suggest(tensors)).isprintable()
+
+
+def test_a_name_that_would_break_a_message_is_quoted() -> None:
+    with pytest.raises(clstm.ModelFormatError, match=r"in '\\n'; say"):
+        clstm.from_state_dict({"\n": zeros(3)})
 
 
 def test_thousands_of_modules_take_neither_a_deep_stack_nor_long() -> None:

@@ -134,10 +134,10 @@ def test_every_kind_of_error_is_one_line(
     run: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error, words in [
-        (clstm.UnsupportedError("not\nthis\x1b[31m"), r"not this\x1b[31m"),
+        (clstm.UnsupportedError("not\nthis\x1b[31m"), r"not\nthis\x1b[31m"),
         (OSError(28, "No space left", "there"), "there: No space left"),
         (MemoryError(), "out of memory"),
-        (ValueError("x"), "x"),
+        (ValueError("x\ny"), "x y"),
         (OSError("plain"), "plain"),
     ]:
 
