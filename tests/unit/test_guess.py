@@ -142,6 +142,8 @@ def test_names_of_a_file_leave_a_message_on_one_line(others: dict[str, Any], pre
 def test_a_name_that_would_break_a_message_is_quoted() -> None:
     with pytest.raises(clstm.ModelFormatError, match=r"in '\\n'; say"):
         clstm.from_state_dict({"\n": zeros(3)})
+    with pytest.raises(clstm.ModelFormatError, match=r"^a\\nb\.weight_hh_l0 is missing"):
+        clstm.from_state_dict(lstm("a\nb.", 3, 4, end="_l1"))
 
 
 def test_thousands_of_modules_take_neither_a_deep_stack_nor_long() -> None:
