@@ -246,7 +246,7 @@ class CBench:
             Way(replay, (*READER, "-DREPLAY", f"-I{build.TESTS_C}"), (*corpus,)),
             Way(("check_refused.c", "check.c"), READER, (refused,)),
             Way(("check_memory.c", "check.c"), FAILING_MALLOC, (damage, folder / "one")),
-            Way(("check_file.c", "hostile.c", "check.c"), READER, (damage, 300)),
+            Way(("check_file.c", "hostile.c", "check.c"), ("-O1",), (damage, 300)),
         ]
         self.sound: dict[Way, str] = {}  # what each says of the sources as they are
 

@@ -126,6 +126,23 @@ def test_no_memory_and_wrong_arguments(builder, images, tmp_path):
     assert re.search(r"check_memory: \d{3,} passed, 0 failed", out), out
 
 
+@build.linux
+@pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=pytest.mark.long)])
+def test_a_file_that_changes_while_it_is_loaded(count, builder, tmp_path):
+    """Cut, written over, replaced: one of the models, or an error. tests/core/test_disk.py has the
+    same for Python."""
+    if not can_sanitize(tmp_path):
+        pytest.skip("not run: no sanitizers")
+    rng = np.random.default_rng(4)
+    shapes = {"weight_ih_l0": (192, 16), "weight_hh_l0": (192, 48)}
+    tensors = {k: rng.uniform(-0.3, 0.3, shape).astype("f4") for k, shape in shapes.items()}
+    clstm.from_state_dict(tensors).save(tmp_path / "m.clstm")
+    program_ = builder(("check_changes.c", "hostile.c", "check.c"), "cc", READER)
+    out = build.succeed([program_, tmp_path / "m.clstm", count], timeout=3000)
+    assert re.search(r"check_changes: \d{3,} passed, 0 failed", out), out
+    print(out)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("check", ["check_kernels", "digest"])
 def test_kernels_and_walk_under_the_sanitizers(check, builder, images, tmp_path):
