@@ -239,6 +239,7 @@ class CBench:
         folder.mkdir(parents=True, exist_ok=True)
         damage = models.write_pack(folder / "damage", images)
         refused = models.write_pack(folder / "refused", hostile_images.refused())
+        few = models.write_pack(folder / "few", images[:4])
         (folder / "one").write_bytes(images[0])
         replay = (str(HERE / "fuzz_clstm.c"), "hostile.c")
         define = ("-DREPLAY", f"-I{build.TESTS_C}")
@@ -246,8 +247,9 @@ class CBench:
             Way(replay, ("-O0", *define), (*corpus,)),
             Way(("check_refused.c", "check.c"), ("-O0",), (refused,)),
             Way(("check_memory.c", "check.c"), FAILING_MALLOC, (damage, folder / "one")),
+            Way(("check_changes.c", "hostile.c", "check.c"), ("-O0",), (folder / "one", 100)),
             Way(replay, (*READER, *define), (*corpus,)),
-            Way(("check_file.c", "hostile.c", "check.c"), ("-O0",), (damage, 300)),
+            Way(("check_file.c", "hostile.c", "check.c"), ("-O0",), (few, 300)),
         ]
         self.sound: dict[Way, str] = {}  # what each says of the sources as they are
 

@@ -2,12 +2,13 @@
 /* A file that is cut, written over or replaced while it is read: the old model, the new one, or an
  * error with a sentence.
  *
- *     check_changes FILE COUNT
+ *     check_changes MODEL COUNT
  *
  * Each change is made at a known moment, before and amid the bytes that fread gives; then a child
- * changes the file without end while it is loaded COUNT times. FILE is a model of one tensor of
- * inputs and more, that streams. For glibc, whose fread_unlocked is fread. */
+ * changes the file without end while it is loaded COUNT times. MODEL is a file of a model that
+ * streams; it is copied. For glibc, whose fread_unlocked is fread. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +20,10 @@
 #include "clstm.h"
 #include "hostile.h"
 
-enum { OLD, NEW, REFUSED };
-enum change { NONE, CUT_ALL, CUT_HALF, CUT_ONE, GROW, WRITE_OVER, RENAME, REMOVE, CHANGES };
+enum { OLD, NEW, REFUSED, UNREAD };
+enum change { NONE, CUT_ALL, CUT_HALF, CUT_ONE, GROW, WRITE_OVER, RENAME, REMOVE, BREAK, CHANGES };
 
-static const char *path;
-static char other[4096];
+static char path[4096], other[4096];
 static unsigned char *image[2]; /* the model, and one of as many bytes with other weights */
 static size_t size;
 static float expected[2];
@@ -41,24 +41,25 @@ static void put(const char *where, const unsigned char *data, size_t n, size_t p
     fclose(file);
 }
 
-static void make(enum change change)
+static void make(enum change change, FILE *file)
 {
-    int fine = 0;
+    int failed = 0;
     switch (change) {
-    case CUT_ALL: fine = truncate(path, 0); break;
-    case CUT_HALF: fine = truncate(path, (off_t)size / 2); break;
-    case CUT_ONE: fine = truncate(path, (off_t)size - 1); break;
-    case GROW: fine = truncate(path, (off_t)size + 1); break;
+    case CUT_ALL: failed = truncate(path, 0); break;
+    case CUT_HALF: failed = truncate(path, (off_t)size / 2); break;
+    case CUT_ONE: failed = truncate(path, (off_t)size - 1); break;
+    case GROW: failed = truncate(path, (off_t)size + 1); break;
     case WRITE_OVER: put(path, image[NEW], size, 1000); break;
     case RENAME:
         put(other, image[NEW], size, 0);
-        fine = rename(other, path);
+        failed = rename(other, path);
         break;
-    case REMOVE: fine = remove(path); break;
+    case REMOVE: failed = remove(path); break;
+    case BREAK: failed = dup2(open(path, O_WRONLY), fileno(file)) < 0; break; /* reads fail now */
     case NONE:
     case CHANGES: break;
     }
-    if (fine) exit(2);
+    if (failed) exit(2);
 }
 
 /* In place of the C library's. */
@@ -68,7 +69,7 @@ size_t fread(void *data, size_t item, size_t n, FILE *file)
     armed = NONE;
     if (change == NONE) return fread_unlocked(data, item, n, file);
     size_t got = amid ? fread_unlocked(data, item, n / 2, file) : 0;
-    make(change);
+    make(change, file);
     got += fread_unlocked((char *)data + got * item, item, n - got, file);
     return got;
 }
@@ -90,8 +91,9 @@ static int load(const char *what)
     char err[256] = "";
     const clstm_status status = clstm_model_load(path, NULL, &model, err);
     if (status != CLSTM_OK) {
-        check(status == CLSTM_BAD_FILE && !model && *err, "%s: status %d (%s)", what, status, err);
-        return REFUSED;
+        check((status == CLSTM_BAD_FILE || status == CLSTM_IO) && !model && *err,
+              "%s: status %d (%s)", what, status, err);
+        return status == CLSTM_IO ? UNREAD : REFUSED;
     }
     const float y = output(model);
     clstm_model_free(model);
@@ -101,8 +103,9 @@ static int load(const char *what)
 
 static void check_each(void)
 {
-    static const char *const names[CHANGES] = {"none", "all cut",      "half cut", "a byte cut",
-                                               "grew", "written over", "renamed",  "removed"};
+    static const char *const names[CHANGES] = {"none",       "all cut", "half cut",
+                                               "a byte cut", "grew",    "written over",
+                                               "renamed",    "removed", "broken"};
     for (int i = 0; i < 2 * CHANGES; i++) {
         const enum change change = (enum change)(i / 2);
         const int cut = change >= CUT_ALL && change <= CUT_ONE;
@@ -111,6 +114,7 @@ static void check_each(void)
         const int found = load(names[change]);
         check(!armed, "%s: fread was not called", names[change]);
         if (cut) check(found == REFUSED, "%s: loads", names[change]);
+        else if (change == BREAK) check(found == UNREAD, "%s: %d", names[change], found);
         else if (change != WRITE_OVER) check(found == OLD, "%s: not as opened", names[change]);
     }
 }
@@ -134,7 +138,7 @@ static void change_without_end(void)
 
 static void check_child(long count)
 {
-    long seen[3] = {0};
+    long seen[4] = {0};
     const pid_t child = fork();
     if (child == 0) change_without_end();
     /* On one CPU the child gets its turn now and then only. */
@@ -143,17 +147,17 @@ static void check_child(long count)
         seen[load("changed by a child")]++;
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    check(seen[REFUSED] && seen[OLD] + seen[NEW], "nothing changed");
+    check(seen[REFUSED] && seen[OLD] + seen[NEW] && !seen[UNREAD], "nothing changed, or IO");
     printf("%ld loads: %ld of one, %ld of the other, %ld refused\n",
            seen[OLD] + seen[NEW] + seen[REFUSED], seen[OLD], seen[NEW], seen[REFUSED]);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 3) return fprintf(stderr, "usage: check_changes FILE COUNT\n"), 2;
-    path = argv[1];
-    snprintf(other, sizeof other, "%s.new", path);
-    image[OLD] = read_file(path, &size);
+    if (argc < 3) return fprintf(stderr, "usage: check_changes MODEL COUNT\n"), 2;
+    snprintf(path, sizeof path, "%s.changing", argv[1]);
+    snprintf(other, sizeof other, "%s.new", argv[1]);
+    image[OLD] = read_file(argv[1], &size);
     image[NEW] = malloc(size);
     memcpy(image[NEW], image[OLD], size);
     const size_t n_ops = image[OLD][24], n_tensors = image[OLD][28]; /* few: one byte says it */
