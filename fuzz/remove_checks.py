@@ -230,7 +230,7 @@ class CBench:
     def __init__(self, folder: Path, builder: build.Builder) -> None:
         import hostile_images
         import models
-        from test_hostile import FAILING_MALLOC, READER, small
+        from test_hostile import FAILING_MALLOC, READER, larger, small
 
         self.folder, self.builder = folder, builder
         self.env = {"CLSTM_KERNEL": "scalar", "ASAN_OPTIONS": "allocator_may_return_null=1"}
@@ -241,13 +241,14 @@ class CBench:
         refused = models.write_pack(folder / "refused", hostile_images.refused())
         few = models.write_pack(folder / "few", images[:4])
         (folder / "one").write_bytes(images[0])
+        (folder / "larger").write_bytes(larger())
         replay = (str(HERE / "fuzz_clstm.c"), "hostile.c")
         define = ("-DREPLAY", f"-I{build.TESTS_C}")
         self.ways = [  # the quick ones first
             Way(replay, ("-O0", *define), (*corpus,)),
             Way(("check_refused.c", "check.c"), ("-O0",), (refused,)),
             Way(("check_memory.c", "check.c"), FAILING_MALLOC, (damage, folder / "one")),
-            Way(("check_changes.c", "hostile.c", "check.c"), ("-O0",), (folder / "one", 100)),
+            Way(("check_changes.c", "hostile.c", "check.c"), ("-O0",), (folder / "larger", 100)),
             Way(replay, (*READER, *define), (*corpus,)),
             Way(("check_file.c", "hostile.c", "check.c"), ("-O0",), (few, 300)),
         ]

@@ -6,7 +6,8 @@
  *
  * Each change is made at a known moment, before and amid the bytes that fread gives; then a child
  * changes the file without end while it is loaded COUNT times. MODEL is a file of a model that
- * streams; it is copied. For glibc, whose fread_unlocked is fread. */
+ * streams, of more bytes than stdio keeps; it is copied. For glibc, whose fread_unlocked is fread.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
@@ -160,8 +161,9 @@ int main(int argc, char **argv)
     image[OLD] = read_file(argv[1], &size);
     image[NEW] = malloc(size);
     memcpy(image[NEW], image[OLD], size);
-    const size_t n_ops = image[OLD][24], n_tensors = image[OLD][28]; /* few: one byte says it */
-    for (size_t i = 0; i < n_tensors; i++) { /* every weight with the other sign */
+    /* Every weight of the first layer with the other sign. Few: one byte says how many. */
+    const size_t n_ops = image[OLD][24], n_tensors = image[OLD][64 + 36];
+    for (size_t i = 0; i < n_tensors; i++) {
         uint64_t at, bytes;
         memcpy(&at, image[OLD] + 64 + n_ops * 128 + i * 64, 8);
         memcpy(&bytes, image[OLD] + 64 + n_ops * 128 + i * 64 + 8, 8);
