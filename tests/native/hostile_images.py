@@ -46,7 +46,7 @@ from cell_models import (
 
 from clstm.formats.container import Image, Record, write_image
 
-IDENTITY = 32
+NORM, BATCH_NORM, IDENTITY, HARDTANH, SOFTPLUS = 18, 19, 32, 40, 44
 
 
 def cell(kind=LSTM, flags=0, proj=0, layers=1, n_in=2, hidden=3, **numbers):
@@ -176,6 +176,7 @@ def contradictions():
     yield "eps not a number", [eps], 2
     yield from shapes()
     yield from wirings()
+    yield from numbers()
 
 
 def shapes():
@@ -228,6 +229,9 @@ def wirings():
         ("outputs that go on", [*on(OUTPUT, (1,), (3, 0, 0, 0, 0)), Record(RELU, "r", 0, (2,))]),
     ]:
         yield why, records, 2
+    yield "another input than the model's", [cell(GRU, n_in=3)], 2
+    yield "a layer too many", [cell(RNN, layers=1025, n_in=1, hidden=1)], 1
+    yield "2^25 features", [Record(CONCAT, "c", 0, (k,) * 4) for k in range(12)], 2
     one = np.ones((5, 3), np.float32)
     table = Record(EMBEDDING, "e", 0, (0,), (5, 3), (), {"e.weight": one})
     other = Record(EMBEDDING, "f", 0, (0,), (4, 3), (), {"f.weight": one[:4]})
@@ -240,6 +244,21 @@ def wirings():
     yield "tokens as an output", [table, tokens], 0
     yield "tokens for a product", [linear], 0
     yield "tables of two sizes", [table, other, Record(ADD, "a", 0, (1, 2))], 0
+
+
+def numbers():
+    """Norms and functions whose numbers make no sense."""
+    one = np.ones(2, np.float32)
+    moments = {"b.mean": one, "b.var": one}
+    for why, record in [
+        ("an offset without a scale", Record(NORM, "n", BIAS, params=(1,), tensors={"n.b": one})),
+        ("a norm's eps below 0", Record(NORM, "n", params=(-1,))),
+        ("a batch's eps below 0", Record(BATCH_NORM, "b", params=(-1,), tensors=moments)),
+        ("a range upside down", Record(HARDTANH, "h", params=(1, -1))),
+        ("beta 0", Record(SOFTPLUS, "s", params=(0, 20))),
+        ("a threshold that is no number", Record(SOFTPLUS, "s", params=(1, float("nan")))),
+    ]:
+        yield why, [record], 2
 
 
 def refused():
