@@ -176,7 +176,7 @@ def contradictions():
     yield "eps not a number", [eps], 2
     yield from shapes()
     yield from wirings()
-    yield from numbers()
+    yield from settings()
 
 
 def shapes():
@@ -246,7 +246,7 @@ def wirings():
     yield "tables of two sizes", [table, other, Record(ADD, "a", 0, (1, 2))], 0
 
 
-def numbers():
+def settings():
     """Norms and functions whose numbers make no sense."""
     one = np.ones(2, np.float32)
     moments = {"b.mean": one, "b.var": one}
