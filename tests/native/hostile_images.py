@@ -46,7 +46,7 @@ from cell_models import (
 
 from clstm.formats.container import Image, Record, write_image
 
-NORM, BATCH_NORM, IDENTITY, HARDTANH, SOFTPLUS = 18, 19, 32, 40, 44
+NORM, BATCH_NORM, IDENTITY, HARDTANH, SOFTPLUS = 18, 19, 32, 40, 45
 
 
 def cell(kind=LSTM, flags=0, proj=0, layers=1, n_in=2, hidden=3, **numbers):
@@ -261,12 +261,37 @@ def settings():
         yield why, [record], 2
 
 
+def certificates():
+    """(why, image) of a certificate that does not belong to its model, or is too long to run."""
+    x, y = np.zeros((2, 3, 2), np.float32), np.zeros((2, 3, 3), np.float32)
+    for why, check in [
+        ("inputs of rank 2", (x[0], y)),
+        ("inputs of another width", (x[..., :1], y)),
+        ("tokens for numbers", (np.zeros((2, 3), np.int64), y)),
+        ("outputs of rank 2", (x, y[0])),
+        ("outputs of another width", (x, y[..., :2])),
+        ("outputs of integers", (x, y.astype(np.int64))),
+        ("outputs of fewer steps", (x, y[:1])),
+        ("outputs of a smaller batch", (x, y[:, :2])),
+        ("257 steps", (np.zeros((257, 1, 2), np.float32), np.zeros((257, 1, 3), np.float32))),
+        ("257 rows", (np.zeros((1, 257, 2), np.float32), np.zeros((1, 257, 3), np.float32))),
+    ]:
+        yield f"a certificate with {why}", Image([cell(GRU)], 2, check)
+    wide = [Record(CONCAT, "c", 0, (k,) * 4) for k in range(10)]  # 2^21 features
+    one = Record(SLICE, "s", 0, (10,), (0, 1))
+    check = np.zeros((9, 1, 2), np.float32), np.zeros((9, 1, 1), np.float32)
+    yield "a certificate of 9 * 2^21 values", Image([*wide, one], 2, check)
+
+
+def all_refused():
+    """(why, image) of all that must be refused."""
+    for why, records, n_in in contradictions():
+        yield why, Image(records, n_in)
+    yield from certificates()
+
+
 def refused():
-    return [write_image(Image(records, n_in)) for _, records, n_in in contradictions()]
-
-
-def refused_names():
-    return [why for why, _, _ in contradictions()]
+    return [write_image(image) for _, image in all_refused()]
 
 
 def write_packs(folder):
