@@ -157,6 +157,7 @@ static void check_options(const unsigned char *image, size_t size)
           .precision = "float32",
           .threads = 1},
          CLSTM_OK},
+        {{.size = sizeof fine - 1}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .kernel = "sse9"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .gemm = "fast"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "float31"}, CLSTM_BAD_ARGUMENT},

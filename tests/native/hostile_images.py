@@ -164,7 +164,7 @@ def contradictions():
         2,
     )
     yield "a projection as wide as h", [cell(LSTM, 0, 3)], 2
-    yield "no layers", [changed(cell(GRU), dims=(2, 3, 0, 0, 0), tensors={})], 2
+    yield "a stack of no layers", [changed(cell(GRU), dims=(2, 3, 0, 0, 0), tensors={})], 2
     yield "functions without numbers", [cell(LSTM, word=1)], 2
     yield "a function that nobody knows", [cell(RNN, ACTIVATIONS, word=12)], 2
     yield "a function too many", [cell(GRU, ACTIVATIONS, word=1 << 10)], 2
@@ -230,6 +230,7 @@ def wirings():
     ]:
         yield why, records, 2
     yield "another input than the model's", [cell(GRU, n_in=3)], 2
+    yield "no layers", [], 2
     yield "a layer too many", [cell(RNN, layers=1025, n_in=1, hidden=1)], 1
     yield "2^25 features", [Record(CONCAT, "c", 0, (k,) * 4) for k in range(12)], 2
     one = np.ones((5, 3), np.float32)
