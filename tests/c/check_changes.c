@@ -120,10 +120,10 @@ static void check_each(void)
     }
 }
 
-static void change_without_end(void)
+static void change_until_gone(pid_t parent)
 {
     struct rng r = rng_seeded(5);
-    for (;;) {
+    while (getppid() == parent) {
         switch (rng_below(&r, 4)) {
         case 0: put(path, image[rng_below(&r, 2)], size, 0); break;
         case 1: put(path, image[rng_below(&r, 2)], size, 1000); break;
@@ -140,8 +140,11 @@ static void change_without_end(void)
 static void check_child(long count)
 {
     long seen[4] = {0};
-    const pid_t child = fork();
-    if (child == 0) change_without_end();
+    const pid_t parent = getpid(), child = fork();
+    if (child == 0) {
+        change_until_gone(parent);
+        _exit(0);
+    }
     /* On one CPU the child gets its turn now and then only. */
     for (long i = 0; i < count || (i < 100 * count && !(seen[REFUSED] && seen[OLD] + seen[NEW]));
          i++)

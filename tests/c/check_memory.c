@@ -157,13 +157,14 @@ static void check_options(const unsigned char *image, size_t size)
           .precision = "float32",
           .threads = 1},
          CLSTM_OK},
-        {{.size = sizeof fine - 1}, CLSTM_BAD_ARGUMENT},
+        {{.size = sizeof(size_t) - 1}, CLSTM_BAD_ARGUMENT},
+        {{.size = sizeof fine + 1}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .kernel = "sse9"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .gemm = "fast"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "float31"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "int8"}, CLSTM_UNSUPPORTED},
         {{.size = sizeof fine, .threads = -1}, CLSTM_BAD_ARGUMENT},
-        {{.size = sizeof fine, .threads = 100000}, CLSTM_BAD_ARGUMENT},
+        {{.size = sizeof fine, .threads = 257}, CLSTM_BAD_ARGUMENT},
 #if defined(__x86_64__)
         {{.size = sizeof fine, .kernel = "neon"}, CLSTM_UNSUPPORTED},
 #else
