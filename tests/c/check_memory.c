@@ -163,6 +163,7 @@ static void check_options(const unsigned char *image, size_t size)
         {{.size = sizeof fine, .gemm = "fast"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "float31"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "int8"}, CLSTM_UNSUPPORTED},
+        {{.size = sizeof fine, .threads = 2}, CLSTM_OK},
         {{.size = sizeof fine, .threads = -1}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .threads = 257}, CLSTM_BAD_ARGUMENT},
 #if defined(__x86_64__)
@@ -178,6 +179,9 @@ static void check_options(const unsigned char *image, size_t size)
             clstm_model_load_memory(image, size, &cases[i].options, &model, err);
         check(status == cases[i].expected, "options %zu: status %d (%s)", i, status, err);
         check(status == CLSTM_OK || (*err && !model), "options %zu: no sentence", i);
+        const int threads = cases[i].options.threads;
+        if (model)
+            check(clstm_threads(model) == (threads ? threads : 1), "options %zu: threads", i);
         clstm_model_free(model);
     }
 }
