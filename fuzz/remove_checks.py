@@ -54,7 +54,13 @@ C_FILES += ("sequence.c",)
 SECONDS = 60  # of a CPU; who takes longer has lost its way
 
 # Survivors, by the text of the check, and why no test can or need notice.
-ARGUED: dict[str, str] = {}
+ARGUED = {
+    "if (b->n_batch > SIZE_MAX / steps) return CLSTM_NO_MEMORY;": "16 bytes a sequence are asked "
+    "for behind it: that many are had only where memory is promised that is not there",
+    "if (m->blas.sgemm && !waits && !t->full && !cell->norm && !clstm_blas_pack(&m->memory, "
+    "&cell->gates, &cell->blas)) return CLSTM_NO_MEMORY;": "needs a BLAS, which the loop of "
+    "failing mallocs has not; the cell would keep to the packed products",
+}
 
 
 class Check(NamedTuple):
@@ -214,7 +220,9 @@ def c_checks() -> Iterator[Check]:
             last = text.startswith("\n}", match.end())  # a function must end with a value
             instead = "return CLSTM_OK;" if last and match[0].startswith("return") else "{}"
             source = text[: match.start()] + instead + text[match.end() :]
-            yield Check("c", file, line, " ".join(match[0].split()), "", source)
+            begin = max(text.rfind(end, 0, match.start()) for end in ";{}") + 1
+            statement = " ".join(text[begin : match.end()].split())  # with its condition
+            yield Check("c", file, line, statement, "", source)
 
 
 class Way(NamedTuple):

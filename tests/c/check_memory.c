@@ -137,6 +137,8 @@ static void check_use(const unsigned char *image, size_t size)
     check((clstm_stream_init(memory, bytes, model, &s) == CLSTM_OK) == (s != NULL),
           "the right size");
     clstm_stream_free(s); /* the caller's memory: frees nothing */
+    if (!clstm_streamable(model))
+        check(clstm_stream_create(model, &s) == CLSTM_UNSUPPORTED && !s, "a stream against time");
     check(n_live == live, "a stream in the caller's memory was freed");
     free(memory), free(x), free(y);
     clstm_model_free(model);

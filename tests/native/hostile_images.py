@@ -95,6 +95,7 @@ def sound():
     everything = BIAS | LAYER_NORM | LN_SEPARATE | LN_BIAS | LN_CELL | LN_CELL_BIAS | ACTIVATIONS
     diagonal = everything | PEEPHOLE | LN_PER_GATE | H0 | C0 | COUPLED_F
     yield [cell(LSTM, diagonal, word=0b00001_00001_00011, clip=1.0, zone_h=0.5, zone_c=0.25)]
+    yield [cell(LSTM, LAYER_NORM | LN_PER_GATE | PEEPHOLE)]
     full = PEEPHOLE_FULL | OUTPUT_NEW | COUPLED_I | CELL_CLIP_STORED | PROJ_BIAS | BIDIRECTIONAL
     yield [cell(LSTM, full, 2, cell_clip=0.5, proj_clip=0.5, forget_bias=1.0)]
     yield [cell(LSTM, LAYER_NORM | PEEPHOLE | LN_CELL | LN_CELL_STORED | REVERSE, layers=2)]
