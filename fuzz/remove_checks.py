@@ -221,7 +221,8 @@ def c_checks() -> Iterator[Check]:
             instead = "return CLSTM_OK;" if last and match[0].startswith("return") else "{}"
             source = text[: match.start()] + instead + text[match.end() :]
             begin = max(text.rfind(end, 0, match.start()) for end in ";{}") + 1
-            statement = " ".join(text[begin : match.end()].split())  # with its condition
+            statement = re.sub(r"/\*.*?\*/", "", text[begin : match.end()], flags=re.DOTALL)
+            statement = " ".join(statement.split())  # with its condition
             yield Check("c", file, line, statement, "", source)
 
 
