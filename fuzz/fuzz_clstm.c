@@ -9,11 +9,17 @@
 #include "clstm.h"
 #include "hostile.h"
 
+#ifdef REPLAY
+#define KERNEL NULL /* $CLSTM_KERNEL, or the best */
+#else
+#define KERNEL "scalar"
+#endif
+
 enum { HEADER = 64, OP = 128, TENSOR = 64 };
 
 static clstm_status load(const uint8_t *data, size_t size, size_t odd, char err[256])
 {
-    const clstm_options options = {.size = sizeof options, .kernel = "scalar"};
+    const clstm_options options = {.size = sizeof options, .kernel = KERNEL};
     clstm_model *model = NULL;
     uint8_t *copy = malloc(size + odd); /* of the very size; read in place where it is aligned */
     if (size) memcpy(copy + odd, data, size);

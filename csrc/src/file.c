@@ -148,10 +148,9 @@ clstm_status clstm_model_load_memory(const void *data, size_t size, const clstm_
 
 static clstm_status read_whole(FILE *file, void **data, size_t *size, char *err)
 {
-    /* A directory opens, and says that it has LONG_MAX bytes; only reading tells. */
-    if ((getc(file) == EOF && ferror(file)) || fseek(file, 0, SEEK_END))
-        return clstm_fail(err, CLSTM_IO, "%s", strerror(errno));
-    const long end = ftell(file);
+    long end = -1;
+    /* A directory opens, and may say that it has LONG_MAX bytes; only reading tells. */
+    if ((getc(file) != EOF || !ferror(file)) && !fseek(file, 0, SEEK_END)) end = ftell(file);
     if (end < 0 || fseek(file, 0, SEEK_SET))
         return clstm_fail(err, CLSTM_IO, "%s", strerror(errno));
     *data = clstm_alloc((size_t)end);

@@ -127,6 +127,26 @@ static void run(const clstm_model *m, const clstm_batch *b, const struct states 
     for (size_t r = 0; r < b->n_batch; r++) store_state(m, b, by_layer, w->order[r], w->state[r]);
 }
 
+static int copies(const struct op *op) /* rows without their pads */
+{
+    if (op->action == RUN_CELLS) return op->recurrent.n_directions > 1;
+    return op->action == RUN_EMBEDDING || op->action == RUN_CONCAT || op->action == RUN_SLICE ||
+           op->action == RUN_FIRST;
+}
+
+/* Pads that no kernel writes. Maps compute with them, though nobody reads them back; and half of
+ * a pointer that lay there before is a denormal float, which is slow. */
+static void clear_pads(const clstm_model *m, const struct frame *f, size_t n)
+{
+    for (size_t i = 0; i <= m->n_ops; i++) {
+        if (i > 0 && !copies(&m->ops[i - 1])) continue;
+        const struct values slot = f->slot[i];
+        const size_t pad = slot.stride - m->widths[i];
+        for (size_t r = 0; pad && r < n; r++)
+            memset(slot.at + r * slot.stride + m->widths[i], 0, pad * sizeof *slot.at);
+    }
+}
+
 static clstm_status sequence(const clstm_model *m, const clstm_batch *b,
                              const struct states *by_layer)
 {
@@ -143,10 +163,10 @@ static clstm_status sequence(const clstm_model *m, const clstm_batch *b,
     struct work work = {0};
     struct carver carver = {0};
     carve(&carver, m, b, steps, &work);
-    /* Not zeroed: what lands in the pads of rows is never read back. */
     carver = (struct carver){.memory = clstm_alloc_raw(carver.used)};
     if (!carver.memory) return CLSTM_NO_MEMORY;
     carve(&carver, m, b, steps, &work);
+    clear_pads(m, &work.frame, steps * b->n_batch);
     /* As a stream does from step to step; no bit depends on it. */
     work.frame.turn =
         atomic_fetch_add_explicit(m->turn, (unsigned)b->n_steps, memory_order_relaxed);

@@ -47,7 +47,6 @@ clstm_status clstm_stream_init(void *memory, size_t bytes, const clstm_model *m,
 
 clstm_status clstm_stream_create(const clstm_model *m, clstm_stream **out)
 {
-    if (m->against_time) return CLSTM_UNSUPPORTED;
     const size_t bytes = clstm_stream_bytes(m);
     void *memory = clstm_alloc(bytes);
     if (!memory) return CLSTM_NO_MEMORY;

@@ -137,6 +137,8 @@ static void check_use(const unsigned char *image, size_t size)
     check((clstm_stream_init(memory, bytes, model, &s) == CLSTM_OK) == (s != NULL),
           "the right size");
     clstm_stream_free(s); /* the caller's memory: frees nothing */
+    if (!clstm_streamable(model))
+        check(clstm_stream_create(model, &s) == CLSTM_UNSUPPORTED && !s, "a stream against time");
     check(n_live == live, "a stream in the caller's memory was freed");
     free(memory), free(x), free(y);
     clstm_model_free(model);
@@ -157,12 +159,15 @@ static void check_options(const unsigned char *image, size_t size)
           .precision = "float32",
           .threads = 1},
          CLSTM_OK},
+        {{.size = sizeof(size_t) - 1}, CLSTM_BAD_ARGUMENT},
+        {{.size = sizeof fine + 1}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .kernel = "sse9"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .gemm = "fast"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "float31"}, CLSTM_BAD_ARGUMENT},
         {{.size = sizeof fine, .precision = "int8"}, CLSTM_UNSUPPORTED},
+        {{.size = sizeof fine, .threads = 2}, CLSTM_OK},
         {{.size = sizeof fine, .threads = -1}, CLSTM_BAD_ARGUMENT},
-        {{.size = sizeof fine, .threads = 100000}, CLSTM_BAD_ARGUMENT},
+        {{.size = sizeof fine, .threads = 257}, CLSTM_BAD_ARGUMENT},
 #if defined(__x86_64__)
         {{.size = sizeof fine, .kernel = "neon"}, CLSTM_UNSUPPORTED},
 #else
@@ -176,6 +181,9 @@ static void check_options(const unsigned char *image, size_t size)
             clstm_model_load_memory(image, size, &cases[i].options, &model, err);
         check(status == cases[i].expected, "options %zu: status %d (%s)", i, status, err);
         check(status == CLSTM_OK || (*err && !model), "options %zu: no sentence", i);
+        const int threads = cases[i].options.threads;
+        if (model)
+            check(clstm_threads(model) == (threads ? threads : 1), "options %zu: threads", i);
         clstm_model_free(model);
     }
 }

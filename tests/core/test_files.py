@@ -394,3 +394,13 @@ def test_two_tensors_of_one_name_in_a_layer_are_refused():
     data = write_image(Image([record], 3)).replace(b"fc.b", b"fc.w")
     with pytest.raises(ModelFormatError, match="two tensors of one name"):
         clstm.load(resealed(data, lambda _: None))
+
+
+def test_tensors_are_counted_against_max_bytes():
+    record = Record(
+        16, "fc", 8, (0,), (3, 2), (), {"w": np.ones((2, 3), "f4"), "b": np.ones(2, "f4")}
+    )
+    data = write_image(Image([record], 3))
+    assert clstm.load(data, max_bytes=32)
+    with pytest.raises(ModelFormatError, match="max_bytes"):
+        clstm.load(data, max_bytes=31)

@@ -46,7 +46,7 @@ from cell_models import (
 
 from clstm.formats.container import Image, Record, write_image
 
-IDENTITY = 32
+NORM, BATCH_NORM, IDENTITY, HARDTANH, SOFTPLUS = 18, 19, 32, 40, 45
 
 
 def cell(kind=LSTM, flags=0, proj=0, layers=1, n_in=2, hidden=3, **numbers):
@@ -95,6 +95,7 @@ def sound():
     everything = BIAS | LAYER_NORM | LN_SEPARATE | LN_BIAS | LN_CELL | LN_CELL_BIAS | ACTIVATIONS
     diagonal = everything | PEEPHOLE | LN_PER_GATE | H0 | C0 | COUPLED_F
     yield [cell(LSTM, diagonal, word=0b00001_00001_00011, clip=1.0, zone_h=0.5, zone_c=0.25)]
+    yield [cell(LSTM, LAYER_NORM | LN_PER_GATE | PEEPHOLE)]
     full = PEEPHOLE_FULL | OUTPUT_NEW | COUPLED_I | CELL_CLIP_STORED | PROJ_BIAS | BIDIRECTIONAL
     yield [cell(LSTM, full, 2, cell_clip=0.5, proj_clip=0.5, forget_bias=1.0)]
     yield [cell(LSTM, LAYER_NORM | PEEPHOLE | LN_CELL | LN_CELL_STORED | REVERSE, layers=2)]
@@ -164,7 +165,7 @@ def contradictions():
         2,
     )
     yield "a projection as wide as h", [cell(LSTM, 0, 3)], 2
-    yield "no layers", [changed(cell(GRU), dims=(2, 3, 0, 0, 0), tensors={})], 2
+    yield "a stack of no layers", [changed(cell(GRU), dims=(2, 3, 0, 0, 0), tensors={})], 2
     yield "functions without numbers", [cell(LSTM, word=1)], 2
     yield "a function that nobody knows", [cell(RNN, ACTIVATIONS, word=12)], 2
     yield "a function too many", [cell(GRU, ACTIVATIONS, word=1 << 10)], 2
@@ -176,6 +177,7 @@ def contradictions():
     yield "eps not a number", [eps], 2
     yield from shapes()
     yield from wirings()
+    yield from settings()
 
 
 def shapes():
@@ -228,6 +230,10 @@ def wirings():
         ("outputs that go on", [*on(OUTPUT, (1,), (3, 0, 0, 0, 0)), Record(RELU, "r", 0, (2,))]),
     ]:
         yield why, records, 2
+    yield "another input than the model's", [cell(GRU, n_in=3)], 2
+    yield "no layers", [], 2
+    yield "a layer too many", [cell(RNN, layers=1025, n_in=1, hidden=1)], 1
+    yield "2^25 features", [Record(CONCAT, "c", 0, (k,) * 4) for k in range(12)], 2
     one = np.ones((5, 3), np.float32)
     table = Record(EMBEDDING, "e", 0, (0,), (5, 3), (), {"e.weight": one})
     other = Record(EMBEDDING, "f", 0, (0,), (4, 3), (), {"f.weight": one[:4]})
@@ -242,12 +248,52 @@ def wirings():
     yield "tables of two sizes", [table, other, Record(ADD, "a", 0, (1, 2))], 0
 
 
+def settings():
+    """Norms and functions whose numbers make no sense."""
+    one = np.ones(2, np.float32)
+    moments = {"b.mean": one, "b.var": one}
+    for why, record in [
+        ("an offset without a scale", Record(NORM, "n", BIAS, params=(1,), tensors={"n.b": one})),
+        ("a norm's eps below 0", Record(NORM, "n", params=(-1,))),
+        ("a batch's eps below 0", Record(BATCH_NORM, "b", params=(-1,), tensors=moments)),
+        ("a range upside down", Record(HARDTANH, "h", params=(1, -1))),
+        ("beta 0", Record(SOFTPLUS, "s", params=(0, 20))),
+        ("a threshold that is no number", Record(SOFTPLUS, "s", params=(1, float("nan")))),
+    ]:
+        yield why, [record], 2
+
+
+def certificates():
+    """(why, image) of a certificate that does not belong to its model, or is too long to run."""
+    x, y = np.zeros((2, 3, 2), np.float32), np.zeros((2, 3, 3), np.float32)
+    for why, check in [
+        ("inputs of rank 2", (x[0], y)),
+        ("inputs of another width", (x[..., :1], y)),
+        ("tokens for numbers", (np.zeros((2, 3), np.int64), y)),
+        ("outputs of rank 2", (x, y[0])),
+        ("outputs of another width", (x, y[..., :2])),
+        ("outputs of integers", (x, y.astype(np.int64))),
+        ("outputs of fewer steps", (x, y[:1])),
+        ("outputs of a smaller batch", (x, y[:, :2])),
+        ("257 steps", (np.zeros((257, 1, 2), np.float32), np.zeros((257, 1, 3), np.float32))),
+        ("257 rows", (np.zeros((1, 257, 2), np.float32), np.zeros((1, 257, 3), np.float32))),
+    ]:
+        yield f"a certificate with {why}", Image([cell(GRU)], 2, check)
+    wide = [Record(CONCAT, "c", 0, (k,) * 4) for k in range(10)]  # 2^21 features
+    one = Record(SLICE, "s", 0, (10,), (0, 1))
+    check = np.zeros((9, 1, 2), np.float32), np.zeros((9, 1, 1), np.float32)
+    yield "a certificate of 9 * 2^21 values", Image([*wide, one], 2, check)
+
+
+def all_refused():
+    """(why, image) of all that must be refused."""
+    for why, records, n_in in contradictions():
+        yield why, Image(records, n_in)
+    yield from certificates()
+
+
 def refused():
-    return [write_image(Image(records, n_in)) for _, records, n_in in contradictions()]
-
-
-def refused_names():
-    return [why for why, _, _ in contradictions()]
+    return [write_image(image) for _, image in all_refused()]
 
 
 def write_packs(folder):

@@ -96,6 +96,26 @@ def test_the_page_with_the_wheel_that_it_builds(sdist, tmp_path):
     assert settled(got) == settled(expected)
 
 
+@pytest.mark.long
+def test_the_oldest_setuptools_that_the_page_allows(wheel, tmp_path):
+    """The page itself is replayed with the one that is here. One older than this asks for the
+    package `wheel`."""
+    (oldest,) = re.findall(r'Cython "setuptools>=([\d.]+)"', PAGE.read_text(encoding="utf-8"))
+    build.succeed([sys.executable, "-m", "venv", tmp_path / "env"])
+    python = next((tmp_path / "env").glob("*/python"))
+    pip = [python, "-m", "pip", "install", "-q"]
+    if build.run([*pip, f"setuptools=={oldest}"]).returncode:
+        pytest.skip("not run: no index of packages can be reached")
+    (tmp_path / "borrowed").mkdir()
+    borrowed = borrow(tmp_path / "borrowed", "numpy", "safetensors", "Cython")
+    options = {"env": {**os.environ, "PYTHONPATH": str(borrowed)}, "cwd": tmp_path}
+    build.succeed([*pip, "--no-deps", wheel], **options)
+    shutil.copytree(ROOT / "examples/cython", tmp_path / "example")
+    build_here = ["--use-pep517", "--no-build-isolation", "--no-deps"]
+    build.succeed([*pip, *build_here, tmp_path / "example"], **options)
+    build.succeed([python, "-c", "import closed_loop"], **options)
+
+
 def test_that_the_replay_sees_a_wrong_line():
     page = "```console\n$ echo 1\n1\n$ echo 2\n```\n```python\nprint(3)  # 4\n```\n"
     script, expected = shell(page, [])

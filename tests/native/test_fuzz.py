@@ -17,6 +17,7 @@ import pytest
 from test_hostile import SANITIZERS, can_sanitize, small
 
 import build
+import clstm
 from build import ROOT, TESTS_C
 
 FUZZ = ROOT / "fuzz"
@@ -62,11 +63,13 @@ def test_the_corpus_reaches_nine_branches_of_ten_in_c(tmp_path):
         assert float(taken) >= 90 and int(of) > 50, part
 
 
+@pytest.mark.parametrize("kernel", ["scalar", "avx2"])
 @pytest.mark.parametrize("check", ["memory", "replay"])
-def test_under_valgrind(check, builder, tmp_path):
-    """Reads and writes outside, and leaks. Not values that nobody wrote: the pads of rows are
-    computed with whatever lies there, and are never read back (csrc/src/sequence.c)."""
+def test_under_valgrind(check, kernel, builder, tmp_path):
+    """Reads and writes outside, values that nobody wrote, and leaks. It has no AVX-512."""
     valgrind = build.need(build.found("valgrind"), "valgrind")
+    if kernel not in clstm.available_kernels():
+        pytest.skip(f"not run: no {kernel} here")
     command = replay(builder, "cc", "-O1", "-g")
     if check == "memory":
         programs, flags = (
@@ -80,12 +83,30 @@ def test_under_valgrind(check, builder, tmp_path):
     options = [
         "-q",
         "--error-exitcode=9",
-        "--undef-value-errors=no",
         "--leak-check=full",
         "--errors-for-leak-kinds=definite",
     ]
-    done = build.run([valgrind, *options, *command], env={**os.environ, "CLSTM_KERNEL": "scalar"})
+    done = build.run([valgrind, *options, *command], env={**os.environ, "CLSTM_KERNEL": kernel})
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+# -- checks that are taken out
+
+
+def test_a_check_that_is_taken_out_of_c_is_noticed(builder, tmp_path, monkeypatch):
+    """A few of them, by the corpus alone; all of them: `python fuzz/remove_checks.py c`."""
+    if not can_sanitize(tmp_path):
+        pytest.skip("not run: no sanitizers")
+    monkeypatch.syspath_prepend(FUZZ)
+    import remove_checks
+
+    checks = remove_checks.checks_of(["c"])
+    assert len(checks) > 150
+    bench = remove_checks.CBench(tmp_path, builder)
+    bench.ways = bench.ways[4:5]  # built for the corpus already
+    for check in checks[4:100:45]:
+        assert bench.notices(check) == "fuzz_clstm", check.text
+    assert not bench.notices(remove_checks.whole(checks[0]))  # as if nothing tested it
 
 
 # -- planted bugs

@@ -77,6 +77,14 @@ def small():
     yield from hostile_images.sound_images()
 
 
+def larger():
+    """An image of more bytes than stdio keeps."""
+    rng = np.random.default_rng(4)
+    shapes = {"a.weight_ih_l0": (192, 16), "a.weight_hh_l0": (192, 48)}
+    tensors = {k: rng.uniform(-0.3, 0.3, shape).astype("f4") for k, shape in shapes.items()}
+    return write_image(Image(*program.bind([nn.LSTM("a")], tensors, True)))
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return models.write_pack(tmp_path_factory.mktemp("hostile") / "pack", list(small()))
@@ -110,9 +118,9 @@ def test_records_that_contradict_themselves_are_refused(builder, tmp_path):
     assert re.search(r"check_refused: \d{3,} passed, 0 failed", out), out
 
 
-@pytest.mark.parametrize("why, records, input_size", list(hostile_images.contradictions()))
-def test_python_refuses_them_too(why, records, input_size, tmp_path):
-    (tmp_path / "m.clstm").write_bytes(write_image(Image(records, input_size)))
+@pytest.mark.parametrize("why, image", list(hostile_images.all_refused()))
+def test_python_refuses_them_too(why, image, tmp_path):
+    (tmp_path / "m.clstm").write_bytes(write_image(image))
     with pytest.raises(clstm.ClstmError):
         clstm.load(tmp_path / "m.clstm")
 
@@ -124,6 +132,20 @@ def test_no_memory_and_wrong_arguments(builder, images, tmp_path):
         [builder(("check_memory.c", "check.c"), "cc", FAILING_MALLOC), images, file]
     )
     assert re.search(r"check_memory: \d{3,} passed, 0 failed", out), out
+
+
+@build.linux
+@pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=pytest.mark.long)])
+def test_a_file_that_changes_while_it_is_loaded(count, builder, tmp_path):
+    """Cut, written over, replaced: one of the models, or an error. tests/core/test_disk.py has the
+    same for Python."""
+    if not can_sanitize(tmp_path):
+        pytest.skip("not run: no sanitizers")
+    (tmp_path / "m.clstm").write_bytes(larger())
+    program_ = builder(("check_changes.c", "hostile.c", "check.c"), "cc", READER)
+    out = build.succeed([program_, tmp_path / "m.clstm", count], timeout=3000)
+    assert re.search(r"check_changes: \d{3,} passed, 0 failed", out), out
+    print(out)
 
 
 @pytest.mark.long

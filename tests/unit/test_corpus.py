@@ -28,7 +28,7 @@ def run(*words, **options):
         [sys.executable, *map(str, words)], capture_output=True, text=True, env=env, **options
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -184,3 +184,26 @@ def test_time_and_memory_are_within_the_promise(reader):
 def test_time_and_memory_of_many_mutants(reader):
     seconds, memory = run("-c", BOUNDS, reader, LONG // 10)
     assert 0 < seconds < 1 and 0 < memory < 1
+
+
+# -- checks that are taken out
+
+REMOVED = """
+import json, sys
+import remove_checks
+checks = remove_checks.checks_of(["safetensors"])
+found = {c.text: remove_checks.outcome(c, None) for c in checks[::8]}
+remove_checks.TESTS["safetensors"] = [remove_checks.UNIT / "test_source.py"]
+untested = remove_checks.whole(checks[0])  # as if it were not there: the readers do the same
+found["untested"] = remove_checks.outcome(untested, None)
+missed = remove_checks.report([untested], {untested.key: ""})
+print()
+json.dump([len(checks), found, missed], sys.stdout)
+"""
+
+
+def test_a_check_that_is_taken_out_is_noticed_and_one_that_nothing_tests_is_reported():
+    """All of them: `python fuzz/remove_checks.py`."""
+    n_checks, found, missed = run("-c", REMOVED)
+    assert n_checks > 25 and found.pop("untested") == "" and missed == 1
+    assert len(found) >= 4 and set(found.values()) == {"corpus"}, found

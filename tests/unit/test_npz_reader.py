@@ -278,6 +278,7 @@ def test_long_headers(method, n):
         "{'descr': '<f4', 'fortran_order': False, 'shape': 3}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': [3]}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': [}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'shape': (3,)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)} x",
         "x {'descr': '<f4', 'fortran_order': False, 'shape': (3,)}",

@@ -13,6 +13,7 @@ from filemaker import Item, info, make_zip, npy_of, plain_torch_file, safetensor
 from clstm.errors import ModelFormatError
 from clstm.formats import read_file, source
 from clstm.formats.budget import Budget, tensor_bytes
+from clstm.formats.container import Image, write_image
 from clstm.formats.source import read_source, shown
 
 
@@ -251,7 +252,11 @@ def test_states_are_for_onnx():
             read_file(content, states=[("h0", "hn")])
 
 
-@pytest.mark.parametrize("content", [npz_bytes(), safetensors_bytes()])
+@pytest.mark.parametrize(
+    "content",
+    [npz_bytes(), safetensors_bytes(), write_image(Image([], 1))],
+    ids=["npz", "safetensors", "clstm"],
+)
 def test_key_is_for_checkpoints(content):
     with pytest.raises(ModelFormatError, match="key='model'"):
         read_file(content, key="model")
