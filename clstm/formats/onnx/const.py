@@ -52,11 +52,19 @@ class Const:
         return [n for n in found if isinstance(n, int)]
 
     def floats(self, what: str) -> Array:
-        """As weights: float32, read along repeated axes once."""
+        """As weights: float32."""
+        if self.repeated:
+            raise UnsupportedError(f"{what}: of a constant whose size depends on the input")
         if self.array.dtype.kind != "f":
             raise UnsupportedError(f"{what}: expected floating point, found {self.array.dtype}")
         with np.errstate(over="ignore"):
             return self.array.astype(np.float32, copy=False)
+
+
+def check_dropout(what: str, training: Const | None) -> None:
+    """Refuses dropout that is told to train."""
+    if training is not None and (training.array.size != 1 or training.array.reshape(()).item()):
+        raise UnsupportedError(f"{what}: dropout in training; export in evaluation: model.eval()")
 
 
 def shape_const(shape: Sequence[AnySize]) -> Const:

@@ -18,8 +18,8 @@ from clstm.errors import ModelFormatError, UnsupportedError
 
 from ..budget import Budget
 from .arithmetic import ARITHMETIC
-from .const import MALFORMED, Array, Call, Const, shape_const
-from .tensors import dtype_of
+from .const import MALFORMED, Array, Call, Const, check_dropout, shape_const
+from .tensors import BFLOAT16, dtype_of
 
 
 class Folder:
@@ -49,9 +49,16 @@ def _pass(c: Call) -> Const:
     return c.get(0)
 
 
+def _dropout(c: Call) -> Const:
+    check_dropout(c.what, c.maybe(2))
+    return c.get(0)
+
+
 def _cast(c: Call) -> Const:
-    const = c.get(0)
-    dtype = dtype_of(int(c.attrs.get("to", 0)), c.what).newbyteorder("=")
+    const, to = c.get(0), int(c.attrs.get("to", 0))
+    dtype = dtype_of(to, c.what).newbyteorder("=")
+    if to == BFLOAT16:  # which float32 stands for
+        raise UnsupportedError(f"{c.what}: rounds a constant to bfloat16")
     if const.array.dtype == object:
         if dtype.kind not in "iu":
             raise UnsupportedError(f"{c.what}: computes with a size known only when the model runs")
@@ -141,8 +148,8 @@ def _slice(c: Call) -> Const:
             raise UnsupportedError(f"{c.what}: of a constant along the batch or time")
         n = array.shape[axis]
         stop: int | None = end
-        if step < 0 and end < -n:
-            stop = None
+        if step < 0:  # NumPy takes what lies before the first element otherwise
+            start, stop = max(start, -n), end if end >= -n else None
         index: list[Any] = [slice(None)] * array.ndim
         index[axis] = slice(start, stop, step)
         array = array[tuple(index)]
@@ -231,11 +238,11 @@ def _filled(c: Call, const: Const, shape: Sequence[AnySize]) -> Const:
                 raise UnsupportedError(f"{c.what}: to a size known only when the model runs")
             repeated[i] = size
         elif i in repeated:
-            if size not in (1, -1):
+            if size != 1:
                 raise UnsupportedError(f"{c.what}: a fixed size for one known when the model runs")
-        elif sizes[i] == 1 and size != -1:
+        elif sizes[i] == 1:
             sizes[i] = size
-        elif size not in (1, -1, sizes[i]):
+        elif size not in (1, sizes[i]):
             raise ModelFormatError(f"{c.what}: {sizes[i]} expanded to {size}")
     if min(sizes, default=0) < 0:
         raise ModelFormatError(f"{c.what}: a negative size")
@@ -260,7 +267,7 @@ def _tile(c: Call) -> Const:
         raise ModelFormatError(f"{c.what}: repeats of {times}")
     c.take(math.prod(known) * array.size, array.dtype)
     return _filled(
-        c, Const(np.tile(array, known)), [n if isinstance(n, Size) else -1 for n in times]
+        c, Const(np.tile(array, known)), [n if isinstance(n, Size) else 1 for n in times]
     )
 
 
@@ -275,7 +282,7 @@ def _range(c: Call) -> Const:
 
 
 _RUN: dict[str, Callable[[Call], Const | list[Const]]] = {
-    "Identity": _pass, "Dropout": _pass, "Cast": _cast, "Transpose": _transpose,
+    "Identity": _pass, "Dropout": _dropout, "Cast": _cast, "Transpose": _transpose,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Flatten": _flatten,
     "Slice": _slice, "Gather": _gather, "Concat": _concat, "Split": _split, "Shape": _shape,
     "Size": _size, "Expand": _expand, "ConstantOfShape": _constant_of_shape, "Tile": _tile,

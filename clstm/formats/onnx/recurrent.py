@@ -199,7 +199,8 @@ class Operator:
         if given is None:
             return None
         if isinstance(given, Const):
-            array = self._floats(given, f"initial_{word[0]}")
+            # Repeated along the batch, as zeros of its size are.
+            array = self._floats(Const(given.array), f"initial_{word[0]}")
             if array.ndim != 3:
                 raise ModelFormatError(f"{self.node}: initial_{word[0]} of shape {array.shape}")
             if self.layout:

@@ -123,21 +123,19 @@ class Analysis:
         self.model = model
         self.flattener = Flattener(model)
         self.top = list(self.flattener.nodes(model.graph.node))
-        self.every = list(self._with_branches(self.top, 0))
+        self.every = list(self._with_branches(self.top))
         self.readers: dict[str, list[tuple[FileNode, int]]] = {}
         for node in self.every:
             for place, name in enumerate(node.inputs):
                 self.readers.setdefault(name, []).append((node, place))
 
-    def _with_branches(self, nodes: Sequence[FileNode], depth: int) -> Iterator[FileNode]:
-        if depth > 16:
-            raise UnsupportedError("graphs in graphs, more than 16 deep")
+    def _with_branches(self, nodes: Sequence[FileNode]) -> Iterator[FileNode]:
         for node in nodes:
             yield node
             for attr in node.proto.attribute:
                 if attr.HasField("g"):
                     inner = list(self.flattener.nodes(attr.g.node))
-                    yield from self._with_branches(inner, depth + 1)
+                    yield from self._with_branches(inner)
                     for out, name in zip(attr.g.output, node.outputs, strict=False):
                         yield FileNode("Identity", node.name, [out.name], [name], node.proto, {})
 
