@@ -60,7 +60,7 @@ CONSTANTS = {
         Malformed, "ConstantOfShape 'k', shape: a shape of 65 axes"),
     "a slice up to a size": (
         constant("Slice", ["c", "n0", "t"], NS | {"c": floats(1, 2)}, before=T), Unsupported,
-        "Slice 'k', ends depends on a size"),
+        "Slice 'k', ends: depends on a size"),
     "what repeats, made flat": (sized("Flatten", ["z"]), Unsupported, "Flatten 'k': of a constant"),
     "an axis that is not 1 taken away": (
         constant("Squeeze", ["c", "n0"], NS | {"c": floats(1, 2)}), Malformed, "'k': an axis that"),
@@ -80,7 +80,7 @@ CONSTANTS = {
         sized("Concat", ["z", "z"], axis=0), Unsupported, "Concat 'k': of constants whose sizes"),
     "a split in more parts than there are outputs": (
         small([node("Split", ["c"], ["k", "l"], num_outputs=3), node("Add", ["x", "k"], ["y"])],
-             {"c": array(4)}), Malformed, "Split 'k': 4 in 3 parts"),
+             {"c": array(4)}), Malformed, "Split 'k': an axis of 4 in 3 parts for 2"),
     "a split in parts that do not add up": (
         small([node("Split", ["c", "p"], ["k", "l"]), node("Add", ["x", "k"], ["y"])],
              {"c": array(4), "p": ints(2, 3)}), Malformed, r"an axis of 4 in parts of \[2, 3\]"),
@@ -93,10 +93,10 @@ CONSTANTS = {
         sized("Expand", ["z", "n2"]), Unsupported, "Expand 'k': a fixed size for one known when"),
     "two numbers expanded to three": (
         constant("Expand", ["c", "n"], {"c": floats(1, 2), "n": ints(3)}), Malformed,
-        "Expand 'k': 2 expanded to 3"),
+        "Expand 'k': an axis of 2 expanded to 3"),
     "two numbers expanded to -1": (
         constant("Expand", ["c", "n"], {"c": floats(1, 2), "n": ints(-1)}), Malformed,
-        "Expand 'k': 2 expanded to -1"),
+        "Expand 'k': an axis of 2 expanded to -1"),
     "a constant of size -1": (
         constant("ConstantOfShape", ["n"], {"n": ints(-1)}), Malformed, "'k': a negative size"),
     "repeats of other axes": (
@@ -280,7 +280,7 @@ OPERATORS = {
              **function([OF_GRAPH], attributes=["g"])), Unsupported, "If 'r': inside a function"),
     "a function called with too much": (
         small([node("F", ["x", "x"], ["y"], domain="f")], **function([node("Neg", ["a"], ["r"])])),
-        Malformed, "function 'F': called with too much"),
+        Malformed, "function 'F': called with more"),
     "a function that reads what it does not make": (
         small([CALL], **function([node("Add", ["a", "q"], ["r"])])), Malformed,
         r"Add 'r': reads 'F.1/q', which no node"),
@@ -306,7 +306,11 @@ RECURRENT = {
     "a weight that is computed": (
         rnn(words=["x", "x", "R"]), Unsupported, "RNN 'n': its W is not constant"),
     "an initial state of two axes": (
-        rnn(["", "", "c"], {"c": array(1, 2)}), Malformed, r"initial_h of shape \(1, 2\)"),
+        rnn(["", "", "c"], {"c": array(1, 2)}), Malformed,
+        r"initial_h of shape \(1, 2\), expected \(1, batch, 2\)"),
+    "an initial state of another number of layers": (
+        rnn(["", "", "c"], {"c": array(2, 1, 2)}), Malformed,
+        r"initial_h of shape \(2, 1, 2\), expected \(1, batch, 2\)"),
     "an initial state of another width": (
         rnn(["", "", "c"], {"c": array(1, 1, 3)}), Malformed,
         r"initial_h of shape \(1, 1, 3\), expected \(1, batch, 2\); if it is an LSTM with proj"),

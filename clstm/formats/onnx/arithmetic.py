@@ -177,7 +177,9 @@ def _matmul(c: Call) -> Const:
         raise UnsupportedError(f"{c.what}: of a constant whose size depends on the input")
     # A bound on work, too: 1 GiB of factors could take hours.
     if a.size * b.shape[1] > 2**32:
-        raise UnsupportedError(f"{c.what}: a product of constants, {a.shape} and {b.shape}")
+        raise UnsupportedError(
+            f"{c.what}: a product of constants, {a.shape} and {b.shape}, that would take long"
+        )
     c.take(a.size // max(1, a.shape[-1]) * b.shape[1], np.dtype(np.float64))
     with np.errstate(all="ignore"):
         product = a.astype(np.float64) @ b.astype(np.float64)

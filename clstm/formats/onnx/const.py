@@ -48,7 +48,7 @@ class Const:
         found = self.sizes(what)
         for n in found:
             if isinstance(n, Size):
-                raise UnsupportedError(f"{what} depends on a size known only when the model runs")
+                raise UnsupportedError(f"{what}: depends on a size known only when the model runs")
         return [n for n in found if isinstance(n, int)]
 
     def floats(self, what: str) -> Array:

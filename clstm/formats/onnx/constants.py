@@ -192,7 +192,9 @@ def split_sizes(
     if sizes is None:
         parts = int(attrs.get("num_outputs", n_outputs))
         if parts != n_outputs or not 0 < parts <= max(n, 1):
-            raise ModelFormatError(f"{what}: {n} in {parts} parts")
+            raise ModelFormatError(
+                f"{what}: an axis of {n} in {parts} parts for {n_outputs} outputs"
+            )
         each = -(-n // parts)
         sizes = [each] * (parts - 1) + [n - each * (parts - 1)]
     if len(sizes) < n_outputs or sum(sizes) != n or min(sizes, default=0) < 0:
@@ -243,7 +245,7 @@ def _filled(c: Call, const: Const, shape: Sequence[AnySize]) -> Const:
         elif sizes[i] == 1:
             sizes[i] = size
         elif size not in (1, sizes[i]):
-            raise ModelFormatError(f"{c.what}: {sizes[i]} expanded to {size}")
+            raise ModelFormatError(f"{c.what}: an axis of {sizes[i]} expanded to {size}")
     if min(sizes, default=0) < 0:
         raise ModelFormatError(f"{c.what}: a negative size")
     c.take(math.prod(sizes), old.array.dtype)

@@ -143,7 +143,9 @@ class Flattener:
         references: Mapping[str, Any] | None, depth: int,
     ) -> Iterator[FileNode]:  # fmt: skip
         if len(inputs) > len(function.input) or len(outputs) > len(function.output):
-            raise ModelFormatError(f"function {shown(function.name)}: called with too much")
+            raise ModelFormatError(
+                f"function {shown(function.name)}: called with more inputs or outputs than it has"
+            )
         inputs = inputs + [""] * (len(function.input) - len(inputs))
         names = dict(zip(function.input, inputs, strict=True))
         names |= {a: b for a, b in zip(function.output, outputs, strict=False) if b}

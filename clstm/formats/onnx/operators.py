@@ -293,7 +293,8 @@ def _gemm(o: Op) -> Value:
     shift = None if bias is None else bias.floats(o.name)
     if shift is not None:
         if shift.ndim > 2 or (shift.ndim == 2 and shift.shape[0] != 1):
-            raise refuse(o.name, f"a bias of shape {shift.shape}")
+            raise refuse(o.name, f"a bias of shape {shift.shape}, expected a number for each "
+                         "feature")  # fmt: skip
         shift = np.float32(beta) * np.broadcast_to(shift.reshape(-1), weight.shape[0])
     if alpha != 1:
         weight = np.float32(alpha) * weight
@@ -347,7 +348,7 @@ def _selu(o: Op) -> Value:
 
 def _swish(o: Op) -> Value:
     if float(o.attrs.get("alpha", 1.0)) != 1:
-        raise refuse(o.name, f"an alpha of {o.attrs['alpha']}")
+        raise refuse(o.name, f"an alpha of {o.attrs['alpha']:g}, and SiLU has 1")
     return o.graph.activation(o.name, nn.SiLU(), o.value())
 
 

@@ -88,7 +88,9 @@ def inputs_of(graph: Any) -> list[Input]:
         if not info.type.HasField("tensor_type") or not kind.HasField("shape"):
             raise UnsupportedError(f"input {shown(info.name)}: of no tensor type, or no known rank")
         if kind.elem_type not in FLOATS + INTEGERS:
-            raise UnsupportedError(f"input {shown(info.name)}: elements of type {kind.elem_type}")
+            raise UnsupportedError(f"input {shown(info.name)}: elements of ONNX's type "
+                                   f"{kind.elem_type}, expected float32, or integers of tokens "
+                                   "or lengths")  # fmt: skip
         if kind.elem_type in FLOATS[1:]:
             raise UnsupportedError(f"input {shown(info.name)}: elements of "
                                    f"{_WORDS[kind.elem_type]}, and clstm computes in float32; "
