@@ -29,7 +29,7 @@ X = {"x": (FLOAT, ["t", "b", N])}
 
 
 def ints(*numbers: int) -> np.ndarray:
-    return np.array(numbers)
+    return np.array(numbers, np.int64)
 
 
 def floats(*numbers: float) -> np.ndarray:

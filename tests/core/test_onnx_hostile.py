@@ -236,6 +236,12 @@ def test_without_torch_and_onnxruntime() -> None:
     assert found.stdout.strip() == b"(2, 1, 3)", found.stderr.decode()
 
 
+def test_without_onnx(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(clstm.UnsupportedError, match=r"pip install clstm\[onnx\]"):
+        read(file(lstm(), X, ["Y"], ONE | CELL))
+
+
 # ---- operator sets, fields and names -------------------------------------------------------
 
 
@@ -270,6 +276,18 @@ def test_text_that_is_not_utf8() -> None:
         assert old in data
         with pytest.raises(clstm.ModelFormatError, match="UTF-8"):
             read(data.replace(old, new))
+
+
+def test_text_that_is_not_utf8_to_protobuf_without_its_c_part() -> None:
+    code = (
+        "import sys, clstm\n"
+        "try: clstm.load(sys.stdin.buffer.read())\n"
+        "except clstm.ModelFormatError as error: print(error)\n"
+    )
+    data = file(lstm(), X, ["Y"], ONE | CELL).replace(b"lstm_Y", b"lst\xff_Y")
+    env = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    found = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, env=env)
+    assert found.stdout.startswith(b"<bytes>: names that are not UTF-8"), found.stderr.decode()
 
 
 def test_fields_that_contradict_each_other(tmp_path) -> None:

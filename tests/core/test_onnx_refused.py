@@ -64,6 +64,12 @@ CONSTANTS = {
     "what repeats, made flat": (sized("Flatten", ["z"]), Unsupported, "Flatten 'k': of a constant"),
     "an axis that is not 1 taken away": (
         constant("Squeeze", ["c", "n0"], NS | {"c": floats(1, 2)}), Malformed, "'k': an axis that"),
+    "a new axis twice": (
+        constant("Unsqueeze", ["c", "two"], {"c": floats(1), "two": ints(0, -3)}), Malformed,
+        r"Unsqueeze 'k': the axes \[0, -3\], one of them twice"),
+    "no axes of 1 taken away, or all": (
+        constant("Squeeze", ["c", "none"], {"c": array(1, 2), "none": ints()}), Unsupported,
+        "Squeeze 'k': an empty list of axes, by which runtimes mean all or none"),
     "what repeats, in another shape": (
         sized("Reshape", ["z", "n1"]), Unsupported, "Reshape 'k': of a constant"),
     "a slice of two starts and an end": (
@@ -213,6 +219,9 @@ OPERATORS = {
         on_x("Gather", ["x"], {"c": floats(1, 2)}, IDS, first=["c"]), Unsupported,
         "Gather 'n': looks up in a table of 1 axes"),
     "a quotient of values": (on_x("Div", ["x"]), Unsupported, "Div 'n': divides one value by"),
+    "no axes of a value taken away, or all": (
+        on_x("Squeeze", ["none"], {"none": ints()}, {"x": (FLOAT, [1, "b", 2])}), Unsupported,
+        "Squeeze 'n': an empty list of axes"),
     "a constant by a value": (
         on_x("Div", ["x"], {"c": floats(1)}, first=["c"]), Unsupported, "Div 'n': divides a const"),
     "a product of values": (on_x("MatMul", ["x"]), Unsupported, "MatMul 'n': a product of two"),
@@ -224,6 +233,9 @@ OPERATORS = {
     "a bias for each row": (
         on_x("Gemm", ["v", "c"], {"v": array(2, 2), "c": array(3, 1)}, FLAT), Unsupported,
         r"Gemm 'n': a bias of shape \(3, 1\)"),
+    "a slope that is no number": (
+        on_x("Elu", alpha=float("nan")), Malformed,
+        "Elu 'n': contradicts itself: ValueError: alpha=nan: expected a number"),
     "swish of another slope": (
         on_x("Swish", opset=24, alpha=2.0), Unsupported, "Swish 'n': an alpha of 2"),
     "softmax over two axes": (
@@ -302,6 +314,8 @@ def rnn(extra=(), tensors=None, inputs=None, words=WEIGHTS, before=(), after=(),
 
 H = {"h": STATE}
 RECURRENT = {
+    "text that is not UTF-8": (
+        rnn(direction=b"\xff"), Malformed, "RNN 'n', direction: text that is not UTF-8"),
     "no weight": (rnn(words=["x", "", "R"]), Malformed, "RNN 'n': W or R is missing"),
     "a weight that is computed": (
         rnn(words=["x", "x", "R"]), Unsupported, "RNN 'n': its W is not constant"),

@@ -67,6 +67,15 @@ def check_dropout(what: str, training: Const | None) -> None:
         raise UnsupportedError(f"{what}: dropout in training; export in evaluation: model.eval()")
 
 
+def squeezed(what: str, axes: list[int] | None) -> list[int] | None:
+    """The axes that a Squeeze takes away; None: it names none, so all of size 1."""
+    if axes == []:
+        raise UnsupportedError(
+            f"{what}: an empty list of axes, by which runtimes mean all or none; name the axes"
+        )
+    return axes
+
+
 def shape_const(shape: Sequence[AnySize]) -> Const:
     if all(isinstance(n, int) for n in shape):
         return Const(np.array(list(shape), np.int64))

@@ -18,7 +18,7 @@ from clstm.errors import ModelFormatError, UnsupportedError
 
 from ..budget import Budget
 from .arithmetic import ARITHMETIC
-from .const import MALFORMED, Array, Call, Const, check_dropout, shape_const
+from .const import MALFORMED, Array, Call, Const, check_dropout, shape_const, squeezed
 from .tensors import BFLOAT16, dtype_of
 
 
@@ -85,6 +85,8 @@ def _unsqueeze(c: Call) -> Const:
     axes = c.ints(1, "axes") or []
     n = const.array.ndim + len(axes)
     new = {c.axis(i, n) for i in axes}
+    if len(new) < len(axes):
+        raise ModelFormatError(f"{c.what}: the axes {axes[:8]}, one of them twice")
     array = np.expand_dims(const.array, tuple(sorted(new)))
     places = dict(enumerate(i for i in range(n) if i not in new))
     return _moved(const, array, places)
@@ -92,7 +94,7 @@ def _unsqueeze(c: Call) -> Const:
 
 def _squeeze(c: Call) -> Const:
     const = c.get(0)
-    given = c.ints(1, "axes")
+    given = squeezed(c.what, c.ints(1, "axes"))
     axes = (
         range(const.array.ndim) if given is None else [c.axis(i, const.array.ndim) for i in given]
     )

@@ -15,7 +15,7 @@ from clstm.axes import FEATURE, LOOP, ONE, ROW, AnySize, Size, Value, axis_numbe
 from clstm.errors import ModelFormatError
 from clstm.graph import Graph
 
-from .const import Const, check_dropout, shape_const
+from .const import Const, check_dropout, shape_const, squeezed
 from .constants import shape_part, split_sizes
 from .partial import fuse
 from .tensors import FLOATS
@@ -143,7 +143,7 @@ def _flatten(o: Op) -> Value:
 
 
 def _squeeze(o: Op) -> Value:
-    return o.graph.squeeze(o.name, o.value(), o.ints(1, "axes"))
+    return o.graph.squeeze(o.name, o.value(), squeezed(o.name, o.ints(1, "axes")))
 
 
 def _unsqueeze(o: Op) -> Value:
