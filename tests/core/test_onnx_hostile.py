@@ -144,6 +144,22 @@ def test_external_data_out_of_range(tmp_path, fields: dict[str, Any]) -> None:
         clstm.load(external(tmp_path, **fields), external_data=True)
 
 
+def test_external_data_that_shrinks_while_it_is_read(tmp_path, monkeypatch) -> None:
+    file_, content, fstat = tmp_path / "m.bin", b"12345678" + W.tobytes(), os.fstat
+    file_.write_bytes(content)
+
+    def shrinking(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if found.st_size == len(content):
+            os.truncate(file_, 20)
+        return found
+
+    path = external(tmp_path)
+    monkeypatch.setattr(os, "fstat", shrinking)
+    with pytest.raises(clstm.ModelFormatError, match="'m.bin' changed while it was read"):
+        clstm.load(path, external_data=True)
+
+
 # ---- hostile bytes ---------------------------------------------------------------------
 
 
