@@ -39,7 +39,10 @@ TESTS = {
     "npz": [UNIT / "test_npz_reader.py", UNIT / "test_source.py", UNIT / "test_torch_archive.py"],
     "safetensors": [UNIT / "test_safetensors_reader.py", UNIT / "test_source.py"],
     "clstm": [CORE / "test_files.py"],
-    "onnx": [*sorted(CORE.glob("test_onnx_*.py")), ROOT / "tests/parity/test_onnx_graphs.py"],
+    "onnx": [
+        *sorted(CORE.glob("test_onnx_*.py")),
+        *(ROOT / f"tests/parity/test_onnx_{w}.py" for w in ("accepted", "graphs")),
+    ],
 }
 C_FILES = ("file.c", "weights.c", "certificate.c")
 

@@ -156,7 +156,7 @@ def test_external_data_that_shrinks_while_it_is_read(tmp_path, monkeypatch) -> N
 
     path = external(tmp_path)
     monkeypatch.setattr(os, "fstat", shrinking)
-    with pytest.raises(clstm.ModelFormatError, match="'m.bin' changed while it was read"):
+    with pytest.raises(clstm.ModelFormatError, match=r"'m\.bin' changed while it was read"):
         clstm.load(path, external_data=True)
 
 

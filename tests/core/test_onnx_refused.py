@@ -312,6 +312,13 @@ def rnn(extra=(), tensors=None, inputs=None, words=WEIGHTS, before=(), after=(),
     return small([*nodes, *after], RNN_WEIGHTS | (tensors or {}), SMALL | (inputs or {}), outputs)
 
 
+def tensor(**fields: Any) -> onnx.ModelProto:
+    """x plus a tensor of one number that is stored in this way."""
+    model = small([node("Add", ["x", "c"], ["y"])])
+    model.graph.initializer.add(name="c", dims=[1], **fields)
+    return model
+
+
 H = {"h": STATE}
 RECURRENT = {
     "text that is not UTF-8": (
@@ -331,6 +338,9 @@ RECURRENT = {
     "an initial state that is computed": (
         rnn(["", "", "g"], {"U": array(2, 2)}, H, before=[node("MatMul", ["h", "U"], ["g"])]),
         Unsupported, "RNN 'n': its initial_h is computed from an input"),
+    "an initial state that is another value": (
+        rnn(["", "", "g"], before=[node("Neg", ["x"], ["g"])]), Unsupported,
+        "RNN 'n': its initial_h is computed, not an input"),
     "the lengths as a state": (
         rnn(["", "l", "l"], inputs={"l": (INT32, ["b"])}), Unsupported,
         "input 'l': is computed with, and it may hold the lengths"),
@@ -369,11 +379,14 @@ RECURRENT = {
     "two inputs of one name": (
         small([node("Neg", ["x"], ["y"])], inputs=SMALL), Malformed, "two inputs of one name"),
     "a tensor in segments": (
-        small([node("Add", ["x", "c"], ["y"])], {"c": floats(1)}), Unsupported, "'c': stored in"),
+        tensor(data_type=FLOAT, segment=TensorProto.Segment(begin=0)), Unsupported,
+        "tensor 'c': stored in segments"),
+    "a number of 64 bits in 32": (
+        tensor(data_type=TensorProto.UINT32, uint64_data=[2**63]), Malformed,
+        "tensor 'c': values outside of uint32"),
 }  # fmt: skip
 _twice = RECURRENT["two inputs of one name"][0].graph
 _twice.input.append(_twice.input[0])
-RECURRENT["a tensor in segments"][0].graph.initializer[0].segment.begin = 0
 
 ROW = {"x": (FLOAT, ["b", 2]), "h": (FLOAT, ["b", 2])}
 TWO_ROWS = {"x": (FLOAT, [2, 2]), "h": (FLOAT, [2, 2])}
