@@ -147,14 +147,15 @@ RNN_WEIGHTS = {"W": array(1, 2, 2), "R": array(1, 2, 2)}
 LAST = [
     *T, node("RNN", ["x", "W", "R"], ["Y"], hidden_size=2), node("Squeeze", ["Y", "n1"], ["r"]),
     node("Slice", ["r", "m1", "e", "n0"], ["l"]),
-    node("Concat", ["t", "n1", "n2"], ["zs"], axis=0), node("ConstantOfShape", ["zs"], ["z"]),
+    node("Concat", ["t", "n1", "n2"], ["zs"], axis=0),
 ]  # fmt: skip
 
 
-def over_time(op: str) -> onnx.ModelProto:
-    """The last step and a constant that repeats along time."""
-    tensors = NS | RNN_WEIGHTS | {"m1": ints(-1)}
-    return small([*LAST, node(op, ["l", "z"], ["y"])], tensors)
+def over_time(*nodes: Any, z: float = 0) -> onnx.ModelProto:
+    """Of the last step l and of z, a number that repeats along time."""
+    value = helper.make_tensor("v", FLOAT, [1], [z])
+    nodes = (*LAST, node("ConstantOfShape", ["zs"], ["z"], value=value), *nodes)
+    return small(nodes, NS | RNN_WEIGHTS | HALF | {"m1": ints(-1)})
 
 
 def norm(eps: float, other: str = "d") -> onnx.ModelProto:
@@ -253,8 +254,13 @@ OPERATORS = {
         on_x("BatchNormalization", ["c", "c", "c", "c"], {"c": floats(1, 2)}, FLAT,
              outputs=("y", "m", "v"), training_mode=1), Unsupported, "batch norm in training"),
     "the last step repeated over time": (
-        over_time("Add"), Unsupported, "Add 'y': repeats a value along time"),
-    "the same by slopes": (over_time("PRelu"), Unsupported, "PRelu 'y': of a constant whose size"),
+        over_time(node("Add", ["l", "z"], ["y"])), Unsupported, "Add 'y': repeats a value along"),
+    "the same by slopes": (
+        over_time(node("PRelu", ["l", "z"], ["y"])), Unsupported, "PRelu 'y': of a constant whose"),
+    "the same inside of a gelu": (
+        over_time(node("Mul", ["l", "w"], ["a"]), node("Erf", ["a"], ["i"]),
+                  node("Add", ["i", "z"], ["f"]), node("Mul", ["f", "l"], ["g"]),
+                  node("Mul", ["g", "h"], ["y"]), z=1), Unsupported, "erf of its input is not"),
     "a norm from parts, of a negative epsilon": (
         norm(-1), Unsupported, "a variance of its input is not part"),
     "a norm from the parts of two": (

@@ -82,6 +82,12 @@ CONSTANTS = {
     "turned around": constant(
         [node("Slice", ["c", "e", "low", "n0", "e"], ["k"])],
         NS | {"c": floats(1, 2), "e": ints(-1), "low": ints(-(2**31))}),
+    "turned around from before the first": constant(
+        [node("Slice", ["c", "from", "low", "n0", "e"], ["k"])],
+        NS | {"c": floats(1, 2), "from": ints(-9), "e": ints(-1), "low": ints(-(2**31))}),
+    "sizes over no axes": small(
+        [node("Shape", ["x"], ["s"]), node("ReduceProd", ["s"], ["p"], noop_with_empty_axes=1),
+         node("Reshape", ["x", "p"], ["y"])]),
     "expanded where it repeats already": sized(
         [*zeros("t", "n1", "n1"), node("Expand", ["z", "to"], ["k"])],
         NS | {"to": ints(1, 1, 2)}),
