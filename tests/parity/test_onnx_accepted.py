@@ -378,8 +378,10 @@ def expected(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.n
         from onnx.reference import ReferenceEvaluator
 
         return ReferenceEvaluator(model).run(None, inputs)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # no threads for a hundred sessions
     providers = ["CPUExecutionProvider"]
-    session = ort.InferenceSession(model.SerializeToString(), providers=providers)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     return session.run(None, inputs)
 
 
