@@ -436,7 +436,7 @@ def vector(node: str, value: Value, constant: Array) -> Array:
 
 
 def flat(node: str, array: Array, n: int) -> Array:
-    if array.size not in (1, n) or max(array.shape, default=1) != array.size:
+    if array.size not in (1, n) or array.shape[-1:] not in ((), (array.size,)):
         raise refuse(node, f"a tensor of shape {array.shape} for {n} features")
     return np.ascontiguousarray(np.broadcast_to(array.reshape(-1), n), np.float32)
 

@@ -28,6 +28,14 @@ CELL = {"W": W, "R": R, "B": B}
 X = {"x": (FLOAT, ["t", "b", N])}
 
 
+def ints(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def floats(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
+
+
 def made(nodes, inputs, outputs, tensors=None, opset=18, functions=(), domains=()) -> Any:
     """A model of these nodes; inputs: (element type, shape)."""
     ins = [helper.make_tensor_value_info(n, *i) for n, i in inputs.items()]
@@ -36,6 +44,14 @@ def made(nodes, inputs, outputs, tensors=None, opset=18, functions=(), domains=(
     graph = helper.make_graph(nodes, "g", ins, outs, consts)
     opsets = [helper.make_opsetid("", opset), *[helper.make_opsetid(d, 1) for d in domains]]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=list(functions))
+
+
+SMALL = {"x": (FLOAT, ["t", "b", 2])}
+
+
+def small(nodes, tensors=None, inputs=SMALL, outputs: str = "y", **options: Any) -> Any:
+    """A model of two features: the tables of what is accepted and of what is refused."""
+    return made(nodes, inputs, outputs.split(), tensors, **options)
 
 
 def file(*args: Any, **options: Any) -> bytes:

@@ -145,6 +145,22 @@ def test_external_data_out_of_range(tmp_path, fields: dict[str, Any]) -> None:
         clstm.load(external(tmp_path, **fields), external_data=True)
 
 
+def test_external_data_that_shrinks_while_it_is_read(tmp_path, monkeypatch) -> None:
+    file_, content, fstat = tmp_path / "m.bin", b"12345678" + W.tobytes(), os.fstat
+    file_.write_bytes(content)
+
+    def shrinking(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if found.st_size == len(content):
+            os.truncate(file_, 20)
+        return found
+
+    path = external(tmp_path)
+    monkeypatch.setattr(os, "fstat", shrinking)
+    with pytest.raises(clstm.ModelFormatError, match=r"'m\.bin' changed while it was read"):
+        clstm.load(path, external_data=True)
+
+
 # ---- hostile bytes ---------------------------------------------------------------------
 
 
@@ -237,6 +253,12 @@ def test_without_torch_and_onnxruntime() -> None:
     assert found.stdout.strip() == b"(2, 1, 3)", found.stderr.decode()
 
 
+def test_without_onnx(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(clstm.UnsupportedError, match=r"pip install clstm\[onnx\]"):
+        read(file(lstm(), X, ["Y"], ONE | CELL))
+
+
 # ---- operator sets, fields and names -------------------------------------------------------
 
 
@@ -271,6 +293,18 @@ def test_text_that_is_not_utf8() -> None:
         assert old in data
         with pytest.raises(clstm.ModelFormatError, match="UTF-8"):
             read(data.replace(old, new))
+
+
+def test_text_that_is_not_utf8_to_protobuf_without_its_c_part() -> None:
+    code = (
+        "import sys, clstm\n"
+        "try: clstm.load(sys.stdin.buffer.read())\n"
+        "except clstm.ModelFormatError as error: print(error)\n"
+    )
+    data = file(lstm(), X, ["Y"], ONE | CELL).replace(b"lstm_Y", b"lst\xff_Y")
+    env = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    found = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, env=env)
+    assert found.stdout.startswith(b"<bytes>: names that are not UTF-8"), found.stderr.decode()
 
 
 def test_fields_that_contradict_each_other(tmp_path) -> None:

@@ -24,6 +24,7 @@ from onnx_files import (
     array,
     equal,
     file,
+    ints,
     lstm,
     made,
     node,
@@ -34,10 +35,6 @@ from onnx_files import (
 
 Refused = (clstm.UnsupportedError, clstm.ModelFormatError)
 END = np.array([2**62])
-
-
-def ints(*numbers: int) -> np.ndarray:
-    return np.array(numbers)
 
 
 def static(t: int, b: int) -> dict[str, Any]:

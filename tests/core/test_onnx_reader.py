@@ -208,6 +208,9 @@ def test_states_in_another_order_are_refused() -> None:
     with pytest.raises(clstm.UnsupportedError, match=r"output 'cn'.*not the next state of.*'h0'"):
         read(file(nodes, inputs, outputs, tensors), states=[("h0", "cn"), ("c0", "hn")])
     assert read(file(nodes, inputs, outputs, tensors), states=[("h0", "hn"), ("c0", "cn")])
+    with pytest.raises(clstm.UnsupportedError, match="input 'idle': is not the initial state"):
+        data = file(nodes, inputs | {"idle": inputs["h0"]}, outputs, tensors)
+        read(data, states=[("idle", "y")])
     with pytest.raises(ValueError, match="no input 'h'"):
         read(file(nodes, inputs, outputs, tensors), states=[("h", "hn")])
     with pytest.raises(ValueError, match="expected"):

@@ -39,12 +39,12 @@ def read_onnx(
         model.ParseFromString(data)
     except (DecodeError, RuntimeError):
         raise ModelFormatError(f"{name}: no ONNX model, or cut short") from None
+    except UnicodeDecodeError:  # of protobuf without its C part, which hands out bytes instead
+        raise ModelFormatError(f"{name}: names that are not UTF-8") from None
     try:
         return _read(model, folder, external_data, pairs, max_bytes, Path(name).name)
     except (ModelFormatError, UnsupportedError) as error:
         raise type(error)(f"{name}: {error}") from None
-    except UnicodeDecodeError:
-        raise ModelFormatError(f"{name}: names that are not UTF-8") from None
 
 
 def _checked(states: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:

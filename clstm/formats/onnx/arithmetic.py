@@ -15,7 +15,7 @@ from clstm.errors import ModelFormatError, UnsupportedError
 from .const import Array, Call, Const
 
 
-def _times(a: Any, b: Any) -> AnySize:
+def _times(what: str, a: Any, b: Any) -> AnySize:
     if isinstance(a, Size) and isinstance(b, Size):
         return Size(tuple(sorted(a.rows + b.rows)), a.times * b.times)
     if isinstance(a, Size):
@@ -23,6 +23,8 @@ def _times(a: Any, b: Any) -> AnySize:
     if isinstance(b, Size):
         if a == 0:
             return 0
+        if a < 0:  # what compares sizes takes them to be from 1 on
+            raise UnsupportedError(f"{what}: makes a size known only when the model runs negative")
         return Size(b.rows, int(a) * b.times)
     return int(a) * int(b)
 
@@ -32,7 +34,7 @@ def _symbolic(what: str, op: str, a: Any, b: Any) -> Any:
     if not isinstance(a, Size) and not isinstance(b, Size):
         return _PLAIN[op](np.int64(a), np.int64(b)).item()
     if op == "Mul":
-        return _times(a, b)
+        return _times(what, a, b)
     if op == "Div":
         if a == b:
             return 1
@@ -150,16 +152,18 @@ def _where(c: Call) -> Const:
 def _reduce(c: Call) -> Const:
     array, axes = c.plain(), c.ints(1, "axes")
     keep = bool(c.attrs.get("keepdims", 1))
+    if not axes and c.attrs.get("noop_with_empty_axes"):
+        return Const(array)
     if array.dtype == object:
         if axes not in (None, [0], [-1]) or array.ndim != 1 or c.op != "ReduceProd":
             raise UnsupportedError(f"{c.what}: of a size known only when the model runs")
         found: AnySize = 1
         for n in array:
-            found = _times(found, n)
+            found = _times(c.what, found, n)
         out = np.empty((1,) if keep else (), object)
         out[...] = found
         return Const(out)
-    axis = None if axes is None else tuple(axes)
+    axis = tuple(axes) if axes else None  # of an empty list, too, all
     return Const(np.asarray(_REDUCE[c.op](array, axis=axis, keepdims=keep)).astype(array.dtype))
 
 
@@ -173,7 +177,9 @@ def _matmul(c: Call) -> Const:
         raise UnsupportedError(f"{c.what}: of a constant whose size depends on the input")
     # A bound on work, too: 1 GiB of factors could take hours.
     if a.size * b.shape[1] > 2**32:
-        raise UnsupportedError(f"{c.what}: a product of constants, {a.shape} and {b.shape}")
+        raise UnsupportedError(
+            f"{c.what}: a product of constants, {a.shape} and {b.shape}, that would take long"
+        )
     c.take(a.size // max(1, a.shape[-1]) * b.shape[1], np.dtype(np.float64))
     with np.errstate(all="ignore"):
         product = a.astype(np.float64) @ b.astype(np.float64)

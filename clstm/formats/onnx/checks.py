@@ -81,6 +81,8 @@ def _check(graph: Any, outer: set[str], depth: int) -> None:
         for attr in node.attribute:
             if attr.HasField("g"):
                 _check(attr.g, outer | known, depth + 1)
+    if not all(o.name for o in graph.output):
+        raise ModelFormatError("an output without a name")
     declared: set[str] = set()
     _once((o.name for o in graph.output), "output", declared)
     for name in declared - known - (set() if depth == 0 else outer):

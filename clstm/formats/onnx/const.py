@@ -48,15 +48,32 @@ class Const:
         found = self.sizes(what)
         for n in found:
             if isinstance(n, Size):
-                raise UnsupportedError(f"{what} depends on a size known only when the model runs")
+                raise UnsupportedError(f"{what}: depends on a size known only when the model runs")
         return [n for n in found if isinstance(n, int)]
 
     def floats(self, what: str) -> Array:
-        """As weights: float32, read along repeated axes once."""
+        """As weights: float32."""
+        if self.repeated:
+            raise UnsupportedError(f"{what}: of a constant whose size depends on the input")
         if self.array.dtype.kind != "f":
             raise UnsupportedError(f"{what}: expected floating point, found {self.array.dtype}")
         with np.errstate(over="ignore"):
             return self.array.astype(np.float32, copy=False)
+
+
+def check_dropout(what: str, training: Const | None) -> None:
+    """Refuses dropout that is told to train."""
+    if training is not None and (training.array.size != 1 or training.array.reshape(()).item()):
+        raise UnsupportedError(f"{what}: dropout in training; export in evaluation: model.eval()")
+
+
+def squeezed(what: str, axes: list[int] | None) -> list[int] | None:
+    """The axes that a Squeeze takes away; None: it names none, so all of size 1."""
+    if axes == []:
+        raise UnsupportedError(
+            f"{what}: an empty list of axes, by which runtimes mean all or none; name the axes"
+        )
+    return axes
 
 
 def shape_const(shape: Sequence[AnySize]) -> Const:

@@ -18,8 +18,8 @@ from clstm.errors import ModelFormatError, UnsupportedError
 
 from ..budget import Budget
 from .arithmetic import ARITHMETIC
-from .const import MALFORMED, Array, Call, Const, shape_const
-from .tensors import dtype_of
+from .const import MALFORMED, Array, Call, Const, check_dropout, shape_const, squeezed
+from .tensors import BFLOAT16, dtype_of
 
 
 class Folder:
@@ -49,9 +49,16 @@ def _pass(c: Call) -> Const:
     return c.get(0)
 
 
+def _dropout(c: Call) -> Const:
+    check_dropout(c.what, c.maybe(2))
+    return c.get(0)
+
+
 def _cast(c: Call) -> Const:
-    const = c.get(0)
-    dtype = dtype_of(int(c.attrs.get("to", 0)), c.what).newbyteorder("=")
+    const, to = c.get(0), int(c.attrs.get("to", 0))
+    dtype = dtype_of(to, c.what).newbyteorder("=")
+    if to == BFLOAT16:  # which float32 stands for
+        raise UnsupportedError(f"{c.what}: rounds a constant to bfloat16")
     if const.array.dtype == object:
         if dtype.kind not in "iu":
             raise UnsupportedError(f"{c.what}: computes with a size known only when the model runs")
@@ -78,6 +85,8 @@ def _unsqueeze(c: Call) -> Const:
     axes = c.ints(1, "axes") or []
     n = const.array.ndim + len(axes)
     new = {c.axis(i, n) for i in axes}
+    if len(new) < len(axes):
+        raise ModelFormatError(f"{c.what}: the axes {axes[:8]}, one of them twice")
     array = np.expand_dims(const.array, tuple(sorted(new)))
     places = dict(enumerate(i for i in range(n) if i not in new))
     return _moved(const, array, places)
@@ -85,7 +94,7 @@ def _unsqueeze(c: Call) -> Const:
 
 def _squeeze(c: Call) -> Const:
     const = c.get(0)
-    given = c.ints(1, "axes")
+    given = squeezed(c.what, c.ints(1, "axes"))
     axes = (
         range(const.array.ndim) if given is None else [c.axis(i, const.array.ndim) for i in given]
     )
@@ -141,8 +150,8 @@ def _slice(c: Call) -> Const:
             raise UnsupportedError(f"{c.what}: of a constant along the batch or time")
         n = array.shape[axis]
         stop: int | None = end
-        if step < 0 and end < -n:
-            stop = None
+        if step < 0:  # NumPy takes what lies before the first element otherwise
+            start, stop = max(start, -n), end if end >= -n else None
         index: list[Any] = [slice(None)] * array.ndim
         index[axis] = slice(start, stop, step)
         array = array[tuple(index)]
@@ -185,7 +194,9 @@ def split_sizes(
     if sizes is None:
         parts = int(attrs.get("num_outputs", n_outputs))
         if parts != n_outputs or not 0 < parts <= max(n, 1):
-            raise ModelFormatError(f"{what}: {n} in {parts} parts")
+            raise ModelFormatError(
+                f"{what}: an axis of {n} in {parts} parts for {n_outputs} outputs"
+            )
         each = -(-n // parts)
         sizes = [each] * (parts - 1) + [n - each * (parts - 1)]
     if len(sizes) < n_outputs or sum(sizes) != n or min(sizes, default=0) < 0:
@@ -231,12 +242,12 @@ def _filled(c: Call, const: Const, shape: Sequence[AnySize]) -> Const:
                 raise UnsupportedError(f"{c.what}: to a size known only when the model runs")
             repeated[i] = size
         elif i in repeated:
-            if size not in (1, -1):
+            if size != 1:
                 raise UnsupportedError(f"{c.what}: a fixed size for one known when the model runs")
-        elif sizes[i] == 1 and size != -1:
+        elif sizes[i] == 1:
             sizes[i] = size
-        elif size not in (1, -1, sizes[i]):
-            raise ModelFormatError(f"{c.what}: {sizes[i]} expanded to {size}")
+        elif size not in (1, sizes[i]):
+            raise ModelFormatError(f"{c.what}: an axis of {sizes[i]} expanded to {size}")
     if min(sizes, default=0) < 0:
         raise ModelFormatError(f"{c.what}: a negative size")
     c.take(math.prod(sizes), old.array.dtype)
@@ -260,7 +271,7 @@ def _tile(c: Call) -> Const:
         raise ModelFormatError(f"{c.what}: repeats of {times}")
     c.take(math.prod(known) * array.size, array.dtype)
     return _filled(
-        c, Const(np.tile(array, known)), [n if isinstance(n, Size) else -1 for n in times]
+        c, Const(np.tile(array, known)), [n if isinstance(n, Size) else 1 for n in times]
     )
 
 
@@ -275,7 +286,7 @@ def _range(c: Call) -> Const:
 
 
 _RUN: dict[str, Callable[[Call], Const | list[Const]]] = {
-    "Identity": _pass, "Dropout": _pass, "Cast": _cast, "Transpose": _transpose,
+    "Identity": _pass, "Dropout": _dropout, "Cast": _cast, "Transpose": _transpose,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Flatten": _flatten,
     "Slice": _slice, "Gather": _gather, "Concat": _concat, "Split": _split, "Shape": _shape,
     "Size": _size, "Expand": _expand, "ConstantOfShape": _constant_of_shape, "Tile": _tile,

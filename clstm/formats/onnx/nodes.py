@@ -72,7 +72,8 @@ def check_schema(node: FileNode, found: Mapping[str, Any], opset: int) -> None:
         # onnx's own annotations do not know that its enumeration is one of integers.
         kind = 0 if known is None else int(known.type)  # type: ignore[call-overload]
         if attr.name in found and kind != attr.type:
-            raise ModelFormatError(f"{node.name}: an attribute {shown(attr.name)} of such a type")
+            raise ModelFormatError(f"{node.name}: operator set {opset} has no attribute "
+                                   f"{shown(attr.name)} of this type for it")  # fmt: skip
     for name, known in schema.attributes.items():
         if known.required and name not in found:
             raise ModelFormatError(f"{node.name}: its attribute {name} is missing")
@@ -129,7 +130,10 @@ class Flattener:
                 continue
             if proto.domain not in _OURS:
                 what = f"{shown(proto.domain)[1:-1]}.{what}"
-            if names is not None and any(a.HasField("g") for a in proto.attribute):
+            # A graph, or the function's own attribute that is one.
+            if names is not None and any(
+                a.HasField("g") or a.type == _GRAPH for a in proto.attribute
+            ):
                 raise UnsupportedError(f"{what}: inside a function of the file")
             op = proto.op_type if proto.domain in _OURS else f"{proto.domain}.{proto.op_type}"
             yield FileNode(op, what, inputs, outputs, proto, references or {})
@@ -139,7 +143,9 @@ class Flattener:
         references: Mapping[str, Any] | None, depth: int,
     ) -> Iterator[FileNode]:  # fmt: skip
         if len(inputs) > len(function.input) or len(outputs) > len(function.output):
-            raise ModelFormatError(f"function {shown(function.name)}: called with too much")
+            raise ModelFormatError(
+                f"function {shown(function.name)}: called with more inputs or outputs than it has"
+            )
         inputs = inputs + [""] * (len(function.input) - len(inputs))
         names = dict(zip(function.input, inputs, strict=True))
         names |= {a: b for a, b in zip(function.output, outputs, strict=False) if b}

@@ -15,9 +15,9 @@ from clstm.axes import FEATURE, LOOP, ONE, ROW, AnySize, Size, Value, axis_numbe
 from clstm.errors import ModelFormatError
 from clstm.graph import Graph
 
-from .const import Const, shape_const
+from .const import Const, check_dropout, shape_const, squeezed
 from .constants import shape_part, split_sizes
-from .partial import Partial, fuse
+from .partial import fuse
 from .tensors import FLOATS
 
 
@@ -36,8 +36,6 @@ class Op:
 
     def value(self, i: int = 0) -> Value:
         found = self.inputs[i] if i < len(self.inputs) else None
-        if isinstance(found, Partial):
-            return found.resolve(self.graph)
         if not isinstance(found, Value):
             raise refuse(self.name, f"input {i} is a constant, expected one that is computed")
         return found
@@ -80,10 +78,8 @@ class Op:
 
 
 def _identity(o: Op) -> Any:
-    if o.op == "Dropout" and len(o.inputs) > 2 and o.inputs[2] is not None:
-        mode = o.const(2, "training_mode").array
-        if mode.size != 1 or mode.reshape(()).item():
-            raise refuse(o.name, "dropout in training", "export in evaluation: model.eval()")
+    if o.op == "Dropout":
+        check_dropout(o.name, o.maybe(2, "training_mode"))
     return o.inputs[0]
 
 
@@ -97,8 +93,7 @@ def _cast(o: Op) -> Any:
     if to in (10, 16):
         raise refuse(o.name, "rounds to a shorter floating point type, and clstm computes in "
                      "float32", "export the model as float32")  # fmt: skip
-    kinds = (6, 7) if tokens else FLOATS
-    if to not in kinds and not isinstance(value, Partial):
+    if to not in ((6, 7) if tokens else FLOATS):
         raise refuse(o.name, "turns numbers into others by a cast")
     return value
 
@@ -148,7 +143,7 @@ def _flatten(o: Op) -> Value:
 
 
 def _squeeze(o: Op) -> Value:
-    return o.graph.squeeze(o.name, o.value(), o.ints(1, "axes"))
+    return o.graph.squeeze(o.name, o.value(), squeezed(o.name, o.ints(1, "axes")))
 
 
 def _unsqueeze(o: Op) -> Value:
@@ -240,6 +235,9 @@ def _against(o: Op, value: Value, const: Const, left: bool) -> Value:
     grown = const.array.ndim - value.ndim
     if grown > 0:
         value = o.graph.unsqueeze(o.name, value, range(grown))
+    for i, size in const.repeated.items():
+        if value.shape[i - const.array.ndim] != size:
+            raise refuse(o.name, "repeats a value along time or the batch")
     scale: Any = None
     shift: Any = None
     if o.op == "Add":
@@ -295,7 +293,8 @@ def _gemm(o: Op) -> Value:
     shift = None if bias is None else bias.floats(o.name)
     if shift is not None:
         if shift.ndim > 2 or (shift.ndim == 2 and shift.shape[0] != 1):
-            raise refuse(o.name, f"a bias of shape {shift.shape}")
+            raise refuse(o.name, f"a bias of shape {shift.shape}, expected a number for each "
+                         "feature")  # fmt: skip
         shift = np.float32(beta) * np.broadcast_to(shift.reshape(-1), weight.shape[0])
     if alpha != 1:
         weight = np.float32(alpha) * weight
@@ -349,7 +348,7 @@ def _selu(o: Op) -> Value:
 
 def _swish(o: Op) -> Value:
     if float(o.attrs.get("alpha", 1.0)) != 1:
-        raise refuse(o.name, f"an alpha of {o.attrs['alpha']}")
+        raise refuse(o.name, f"an alpha of {o.attrs['alpha']:g}, and SiLU has 1")
     return o.graph.activation(o.name, nn.SiLU(), o.value())
 
 
@@ -368,7 +367,7 @@ def _softmax(o: Op) -> Value:
 
 def _epsilon(o: Op) -> float:
     value = float(o.attrs.get("epsilon", 1e-5))
-    if not value >= 0:
+    if not 0 <= value < math.inf:
         raise ModelFormatError(f"{o.name}: epsilon={value}, expected a number from 0 on")
     return value
 

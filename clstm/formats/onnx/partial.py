@@ -57,7 +57,8 @@ class Partial:
             return mean if self.kind == "mean" else graph.sub(self.name, self.args[0], mean)
         state = next((s for s in _states(self)), None)
         owner = f"the state input {state.states[0].owner!r}" if state else "its input"
-        raise refuse(self.name, f"a {self.kind.lower()} of {owner} is not part of a cell or layer "
+        word = "product" if self.kind == "multiply" else self.kind.lower()
+        raise refuse(self.name, f"a {word} of {owner} is not part of a cell or layer "
                      "that clstm recognises", _WAY)  # fmt: skip
 
 
@@ -113,7 +114,8 @@ def fuse(o: Op) -> Any:
 
 
 def _scalar(item: Any) -> float | None:
-    if isinstance(item, Const) and item.array.size == 1 and item.array.dtype.kind in "fiu":
+    plain = isinstance(item, Const) and item.array.dtype.kind in "fiu" and not item.repeated
+    if plain and item.array.size == 1:
         return float(item.array.reshape(()).item())
     return None
 
@@ -152,7 +154,8 @@ def _layer_norm(o: Op) -> Any:
                 return o.graph.layer_norm(o.name, value, None, None, eps)
     for one, other in ((a, b), (b, a)):
         eps = _scalar(other)
-        if o.op == "Add" and isinstance(one, Partial) and one.kind == "variance" and eps:
+        if _kind(one, "variance") and o.op == "Add" and eps is not None and 0 <= eps < math.inf:
+            assert isinstance(one, Partial)
             return Partial(o.name, "variance", (one.args[0], one.args[1] + eps))
     if o.op == "Sqrt" and isinstance(a, Partial) and a.kind == "variance":
         return Partial(o.name, "deviation", a.args)
@@ -224,7 +227,7 @@ def _product(o: Op, inputs: list[Any]) -> Any:
     weight = weight if o.attrs.get("transB") else weight.T
     bias = None
     if len(inputs) > 2:
-        if not isinstance(inputs[2], Const):
+        if not isinstance(inputs[2], Const) or not _each(inputs[2], weight.shape[0], 2):
             return None
         bias = np.broadcast_to(inputs[2].floats(o.name).reshape(-1), weight.shape[0])
     if not joined:
@@ -243,6 +246,12 @@ def _product(o: Op, inputs: list[Any]) -> Any:
             else replace(form, x=part, wx=columns)
         )
     return form if at == weight.shape[1] else None
+
+
+def _each(const: Const, n: int, ndim: int) -> bool:
+    """Whether it is a number for each of n features, or one for all, whatever the row."""
+    shape, size = const.array.shape, const.array.size
+    return len(shape) <= ndim and shape[-1:] == (size,) and size in (1, n) and not const.repeated
 
 
 def _of_width(state: Value, n: int) -> bool:
@@ -296,12 +305,11 @@ def linear_form(name: str, item: Any) -> Form | None:
 def _add(o: Op, inputs: list[Any]) -> Any:
     for a, b in (inputs, inputs[::-1]):
         if isinstance(a, Form) and isinstance(b, Const):
-            shift = b.array.reshape(-1)
-            if shift.size not in (1, a.n) or b.array.shape[-1:] != (shift.size,):
+            if not _each(b, a.n, _ndim(a)):
                 return None
             word = "bx" if a.x is not None else "bh"
             old = getattr(a, word)
-            total = (0 if old is None else old) + shift
+            total = (0 if old is None else old) + b.array.reshape(-1)
             changed: dict[str, Any] = {word: np.broadcast_to(total, a.n).astype(np.float32)}
             return replace(a, **changed)
         if _kind(a, "multiply") and (x := linear_form(o.name, b)) is not None and x.h is None:

@@ -18,7 +18,7 @@ from clstm.node import Tensors
 from ..source import shown
 from .const import Const
 from .constants import Folder
-from .nodes import MOST_DEPTH, FileNode, attributes, check_schema
+from .nodes import FileNode, attributes, check_schema
 from .operators import Op, apply
 from .partial import Partial
 from .recurrent import Operator, joined
@@ -207,16 +207,9 @@ class Reader:
         if not isinstance(cond, Const) or cond.array.size != 1:
             raise refuse(node.name, "a branch that depends on an input",
                          "export with that input constant")  # fmt: skip
-        if depth >= MOST_DEPTH:
-            raise refuse(node.name, "too many branches in one another")
-        proto = attrs.get("then_branch" if cond.array.reshape(()).item() else "else_branch")
-        if proto is None:
-            raise ModelFormatError(f"{node.name}: a branch is missing")
+        proto = attrs["then_branch" if cond.array.reshape(()).item() else "else_branch"]
         inner: Scope = ChainMap({}, scope)
         self._graph(proto, inner, depth + 1)
-        missing = [o.name for o in proto.output if o.name not in inner]
-        if missing:
-            raise ModelFormatError(f"{node.name}: its branch has no {shown(missing[0])}")
         return [inner[o.name] for o in proto.output]
 
     def _recurrent(self, node: FileNode, inputs: list[Any], attrs: dict[str, Any]) -> list[Any]:
@@ -241,7 +234,9 @@ class Reader:
             if isinstance(value, Partial):
                 value = value.resolve(graph)
             if not isinstance(value, Value):
-                cause = "is constant" if value is not None else "is not computed"
+                cause = (
+                    "is constant" if isinstance(value, Const) else "is the lengths of the sequences"
+                )
                 raise refuse(f"output {shown(o.name)}", cause)
             found.append((o.name, value))
         states, values = self._pairs(
@@ -254,12 +249,9 @@ class Reader:
                 raise refuse(graph.cuts[0], "takes the last row of padded sequences",
                              "take it from Y_h, or leave the lengths away")  # fmt: skip
         if not values:
-            last = [n for n in graph.nodes if n.cells]
-            if not last:
-                raise ModelFormatError("a graph without outputs")
             # Only states come out: a model returns them beside y.
             kept = {id(r.owner) for v in states for r in v.states or ()}
-            top = [n for n in last if id(n) in kept][-1]
+            top = [n for n in graph.nodes if id(n) in kept][-1]
             rows = tuple(Axis(ROW, a.size, a.rows) for a in graph.rows)
             axes = (*rows, Axis(FEATURE, top.width, order=(0,)))
             values = [("y", Value(axes, node=top))]
@@ -310,6 +302,10 @@ class Reader:
             if name in taken:
                 continue
             if value.states is not None and self._whole(value):
+                given = next((r.owner for r in value.states if isinstance(r.owner, str)), None)
+                if given is not None:
+                    raise refuse(f"output {shown(name)}", f"is the state input {shown(given)} as "
+                                 "it came in, not a next one")  # fmt: skip
                 unpaired = [
                     s
                     for s in wanted

@@ -199,12 +199,11 @@ class Operator:
         if given is None:
             return None
         if isinstance(given, Const):
-            array = self._floats(given, f"initial_{word[0]}")
-            if array.ndim != 3:
-                raise ModelFormatError(f"{self.node}: initial_{word[0]} of shape {array.shape}")
-            if self.layout:
+            # Repeated along the batch, as zeros of its size are.
+            array = self._floats(Const(given.array), f"initial_{word[0]}")
+            if self.layout and array.ndim == 3:
                 array = array.transpose(1, 0, 2)
-            if array.shape[0] != self.directions or array.shape[2] != self.hidden:
+            if array.ndim != 3 or array.shape[::2] != (self.directions, self.hidden):
                 raise ModelFormatError(
                     f"{self.node}: initial_{word[0]} of shape {array.shape}, expected "
                     f"({self.directions}, batch, {self.hidden}); {MALFORMED}"

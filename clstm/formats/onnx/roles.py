@@ -88,7 +88,9 @@ def inputs_of(graph: Any) -> list[Input]:
         if not info.type.HasField("tensor_type") or not kind.HasField("shape"):
             raise UnsupportedError(f"input {shown(info.name)}: of no tensor type, or no known rank")
         if kind.elem_type not in FLOATS + INTEGERS:
-            raise UnsupportedError(f"input {shown(info.name)}: elements of type {kind.elem_type}")
+            raise UnsupportedError(f"input {shown(info.name)}: elements of ONNX's type "
+                                   f"{kind.elem_type}, expected float32, or integers of tokens "
+                                   "or lengths")  # fmt: skip
         if kind.elem_type in FLOATS[1:]:
             raise UnsupportedError(f"input {shown(info.name)}: elements of "
                                    f"{_WORDS[kind.elem_type]}, and clstm computes in float32; "
@@ -123,21 +125,19 @@ class Analysis:
         self.model = model
         self.flattener = Flattener(model)
         self.top = list(self.flattener.nodes(model.graph.node))
-        self.every = list(self._with_branches(self.top, 0))
+        self.every = list(self._with_branches(self.top))
         self.readers: dict[str, list[tuple[FileNode, int]]] = {}
         for node in self.every:
             for place, name in enumerate(node.inputs):
                 self.readers.setdefault(name, []).append((node, place))
 
-    def _with_branches(self, nodes: Sequence[FileNode], depth: int) -> Iterator[FileNode]:
-        if depth > 16:
-            raise UnsupportedError("graphs in graphs, more than 16 deep")
+    def _with_branches(self, nodes: Sequence[FileNode]) -> Iterator[FileNode]:
         for node in nodes:
             yield node
             for attr in node.proto.attribute:
                 if attr.HasField("g"):
                     inner = list(self.flattener.nodes(attr.g.node))
-                    yield from self._with_branches(inner, depth + 1)
+                    yield from self._with_branches(inner)
                     for out, name in zip(attr.g.output, node.outputs, strict=False):
                         yield FileNode("Identity", node.name, [out.name], [name], node.proto, {})
 

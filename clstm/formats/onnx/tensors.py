@@ -22,7 +22,7 @@ from ..source import shown
 
 Array = NDArray[Any]
 
-_BFLOAT16 = 16
+BFLOAT16 = 16
 # TensorProto.DataType: https://onnx.ai/onnx/repo-docs/IR.html; the field that holds the values
 # of a type when there is no raw_data.
 _TYPES: dict[int, tuple[str, str]] = {
@@ -30,19 +30,19 @@ _TYPES: dict[int, tuple[str, str]] = {
     4: ("<u2", "int32_data"), 5: ("<i2", "int32_data"), 6: ("<i4", "int32_data"),
     7: ("<i8", "int64_data"), 9: ("?", "int32_data"), 10: ("<f2", "int32_data"),
     11: ("<f8", "double_data"), 12: ("<u4", "uint64_data"), 13: ("<u8", "uint64_data"),
-    _BFLOAT16: ("<u2", "int32_data"),
+    BFLOAT16: ("<u2", "int32_data"),
 }  # fmt: skip
-FLOATS = (1, 10, 11, _BFLOAT16)
+FLOATS = (1, 10, 11, BFLOAT16)
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 _FIELDS = sorted({field for _, field in _TYPES.values()})
-_BITS = (10, _BFLOAT16)  # int32_data holds their bits
+_BITS = (10, BFLOAT16)  # int32_data holds their bits
 
 
 def dtype_of(data_type: int, what: str) -> np.dtype[Any]:
     """NumPy's type; of bfloat16 float32, which holds it exactly."""
     if data_type not in _TYPES:
         raise UnsupportedError(f"{what}: elements of ONNX's type {data_type}")
-    return np.dtype("<f4" if data_type == _BFLOAT16 else _TYPES[data_type][0])
+    return np.dtype("<f4" if data_type == BFLOAT16 else _TYPES[data_type][0])
 
 
 class TensorReader:
@@ -88,7 +88,7 @@ class TensorReader:
             flat = _from_field(proto, values, dtype, what)
         if dtype.kind == "b" and flat.size and flat.view(np.uint8).max() > 1:
             raise ModelFormatError(f"{what}: a bool is neither 0 nor 1")
-        if proto.data_type == _BFLOAT16:
+        if proto.data_type == BFLOAT16:
             flat = (flat.astype("<u4") << 16).view("<f4")
         array = flat.reshape(shape).astype(flat.dtype.newbyteorder("="), copy=False)
         return array
