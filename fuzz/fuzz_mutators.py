@@ -138,11 +138,15 @@ _PIECES = [opcode_of(name) for name in sorted(ACCEPTED)] + [
 ]  # fmt: skip
 
 
+_WIDTHS = {b"K": 1, b"M": 2, b"J": 4}  # of the operands of BININT1, BININT2 and BININT
+
+
 def pickle(data: bytes, rng: random.Random) -> bytes:
     """An opcode more, less, twice, elsewhere, or with another operand."""
     ops = [at for _, _, at in pickletools.genops(data)] + [len(data)]
     parts = [data[a:b] for a, b in itertools.pairwise(ops)]
-    i, how = rng.randrange(len(parts)), rng.randrange(6)
+    i, how = rng.randrange(len(parts)), rng.randrange(7)
+    numbers = [j for j, part in enumerate(parts) if part[:1] in _WIDTHS]
     if how == 0:
         del parts[i]
     elif how == 1:
@@ -154,6 +158,11 @@ def pickle(data: bytes, rng: random.Random) -> bytes:
         parts[i:i] = parts[a : min(b, a + 12)]
     elif how == 4 and len(parts[i]) > 1:
         parts[i] = parts[i][:1] + raw(parts[i][1:], rng)
+    elif how == 5 and numbers:  # a size or an offset, one more or less
+        i = rng.choice(numbers)
+        width = _WIDTHS[parts[i][:1]]
+        near = int.from_bytes(parts[i][1:], "little") + rng.choice([-1, 1])
+        parts[i] = parts[i][:1] + (near % (1 << 8 * width)).to_bytes(width, "little")
     else:
         parts[i] = _integer(parts[i], rng)
     return b"".join(parts)

@@ -32,7 +32,7 @@ def test_many_threads_on_one_model_under_thread_sanitizer(builder, large, thread
     programs, flags = build.MANY_CALLERS
     if not build.links("cc", *flags):
         pytest.skip("not run: no ThreadSanitizer")
-    out = outcome([builder(programs, "cc", flags), large, threads, 4, rounds])
+    out = outcome([builder(programs, "cc", flags), large, threads, 4, rounds], timeout=1800)
     assert f" {4 * rounds} rounds" in out
 
 

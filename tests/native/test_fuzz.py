@@ -121,12 +121,8 @@ class Bug(NamedTuple):
 
 
 BUGS = [
-    Bug("a size of C's file that overflows", "c", "csrc/src/file.c",
-        "t->at > size || t->bytes > size - t->at", "t->at + t->bytes > size + 4096"),
-    Bug("a row of weights that is not asked for", "c", "csrc/src/weights.c",
-        "take(c, 2, rows, shape->n_out);", "take(c, 2, rows - 1, shape->n_out);"),
-    Bug("a view beyond its storage", "torch", "clstm/formats/torch_rebuild.py",
-        "if 0 not in sizes and last >= n_items:", "if 0 not in sizes and last > n_items:"),
+    Bug("a slice past its input", "c", "csrc/src/weights.c",
+        "op->dims[0] >= op->dims[1] || op->dims[1] > width", "op->dims[0] >= op->dims[1]"),
     Bug("an operand that is cut short", "torch", "clstm/formats/torch_pickle.py",
         "        if not self.stack:\n            raise self.fault(\"the stack is empty\")\n"
         "        return self.stack.pop()", "        return self.stack.pop()"),
