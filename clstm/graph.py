@@ -244,6 +244,12 @@ class Graph:
         value = self.feature_axis(node, value, axis)
         return self._map(node, nn.LogSoftmax if log else nn.Softmax, value, {})
 
+    def _flat(self, node: str, array: Array, n: int) -> Array:
+        """A number a feature, where a file may give one for as many as it claims."""
+        if array.size < n:
+            self.budget.take(4 * n, f"{node}: {n} features")
+        return ax.flat(node, array, n)
+
     def layer_norm(
         self, node: str, value: Value, weight: Array | None, bias: Array | None, eps: float,
         prefix: str = "",
@@ -251,7 +257,7 @@ class Graph:
         """Over the last axis."""
         value = self.feature_axis(node, value)
         n = width(value)
-        tensors = {w: ax.flat(node, a, n) for w, a in (("weight", weight), ("bias", bias))
+        tensors = {w: self._flat(node, a, n) for w, a in (("weight", weight), ("bias", bias))
                    if a is not None}  # fmt: skip
         options: dict[str, Any] = {"eps": eps}
         if not tensors:
@@ -265,7 +271,7 @@ class Graph:
         value = self.feature_axis(node, value, axis)
         given = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
         n = width(value)
-        tensors = {w: ax.flat(node, a, n) for w, a in given.items() if a is not None}
+        tensors = {w: self._flat(node, a, n) for w, a in given.items() if a is not None}
         return self._map(node, nn.BatchNorm1d, value, {"eps": eps}, tensors, prefix)
 
     def affine(self, node: str, value: Value, scale: Any, shift: Any) -> Value:
@@ -274,7 +280,7 @@ class Graph:
         before = value.node
         if before.kind is nn.Linear and scale is None and "bias" not in before.tensors:
             # The bias of a product; the one without goes away if nothing else reads it.
-            bias = ax.flat(node, ax.vector(node, value, shift), before.width)
+            bias = self._flat(node, ax.vector(node, value, shift), before.width)
             tensors = {"weight": before.tensors["weight"], "bias": bias}
             made = Node(before.name, nn.Linear, {}, tensors, before.inputs, before.width,
                         before.prefix)  # fmt: skip
@@ -303,7 +309,7 @@ class Graph:
             raise refuse(node, f"a weight of shape {weight.shape} for {width(value)} features")
         tensors = {"weight": weight}
         if bias is not None:
-            tensors["bias"] = ax.flat(node, bias, weight.shape[0])
+            tensors["bias"] = self._flat(node, bias, weight.shape[0])
         out = self._add(node, nn.Linear, [value], weight.shape[0], None, tensors, prefix)
         a = Axis(FEATURE, weight.shape[0], order=(0,))
         return replace(value, axes=(*value.axes[:-1], a), node=out)

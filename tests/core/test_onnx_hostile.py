@@ -389,6 +389,29 @@ def test_a_width_that_no_tensor_backs_is_counted() -> None:
         clstm.load(data)
 
 
+def test_a_norm_of_features_that_no_tensor_backs_is_counted() -> None:
+    data = file(
+        [node("LayerNormalization", ["x", "s"], ["out"])], {"x": (FLOAT, ["t", "b", 2**31 - 1])},
+        ["out"], {"s": np.ones(1, np.float32)},
+    )  # fmt: skip
+    with pytest.raises(clstm.ModelFormatError, match="2147483647 features takes"):
+        clstm.load(data)
+
+
+@pytest.mark.parametrize("name", ["inp", "out", "ten"])
+def test_names_that_are_not_utf8(name: str) -> None:
+    """Of inputs, outputs and tensors, as those of nodes."""
+    data = file(
+        [node("Mul", ["inp", "ten"], ["out"])], {"inp": (FLOAT, ["t", "b", 3])}, ["out"],
+        {"ten": np.ones(1, np.float32)},
+    )  # fmt: skip
+    assert data.count(name.encode()) == 2
+    at = data.rfind(name.encode())
+    assert at > 0
+    with pytest.raises(clstm.ModelFormatError, match="UTF-8"):
+        clstm.load(data[:at] + b"\xff\xfe!" + data[at + 3 :])
+
+
 @pytest.mark.parametrize("start", [1, 5_000_000])
 def test_rows_that_no_tensor_backs_are_not_counted_one_by_one(start: int) -> None:
     """997 bytes of a slice of 2^31 - 1 rows took all memory there was."""

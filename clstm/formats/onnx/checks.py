@@ -67,6 +67,9 @@ def _check(graph: Any, outer: set[str], depth: int) -> None:
         name = graph.sparse_initializer[0].values.name
         raise ModelFormatError(f"tensor {shown(name)}: sparse; store it as a dense tensor")
     _texts(graph.node)
+    for value in (*graph.input, *graph.initializer, *graph.output):
+        if not isinstance(value.name, str):
+            raise ModelFormatError(f"a name that is not UTF-8: {shown(value.name)}")
     own: set[str] = set()
     _once((t.name for t in graph.initializer), "tensor", own)
     inputs = {i.name for i in graph.input}
