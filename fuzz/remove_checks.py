@@ -89,7 +89,8 @@ class Check(NamedTuple):
 
 
 def python_checks(reader: str, sources: tuple[str, ...]) -> Iterator[Check]:
-    refusing = _refusing()
+    # Of ONNX not the calls: some twenty that count memory stand before others that count it too.
+    refusing = set() if reader == "onnx" else _refusing()
     for source in sources:
         file = ROOT / "clstm/formats" / source
         text = file.read_text()
