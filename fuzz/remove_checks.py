@@ -5,11 +5,11 @@
 
 READER is torch, npz, safetensors, clstm, onnx, c, or shared: what all readers in Python share.
 Without one all are taken. A check is in Python a `raise`, the return of an error, or (but of onnx)
-the call for its own sake of a function that may raise; in C an error return, a fault that is noted, or the call
-of a function that does either. First the kept corpus is read without it: its files must come to
-something else than `corpus/READER.json` says. Where they do not, the tests of that reader are run.
-What survives both is printed, and must be argued in ARGUED. A run goes on where the last one
-stopped (WORK/checks.json); after a change of the tests give it another folder.
+the call for its own sake of a function that may raise; in C an error return, a fault that is noted,
+or the call of a function that does either. First the kept corpus is read without it: its files must
+come to something else than `corpus/READER.json` says. Where they do not, the tests of that reader
+are run. What survives both is printed, and must be argued in ARGUED. A run goes on where the last
+one stopped (WORK/checks.json); after a change of the tests give it another folder.
 """
 
 from __future__ import annotations
