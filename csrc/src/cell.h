@@ -54,4 +54,12 @@ static inline size_t cell_sums(const struct cell *c)
     return (c->gates.n_blocks * c->gates.n_gates + c->late.n_blocks * c->late.n_gates) * UNITS;
 }
 
+static inline int reads_old_c(const struct cell *c) { return c->form.zone_c > 0 || c->gates.n_c; }
+
+/* Whether a step is more than one kernel call. */
+static inline int takes_passes(const struct cell *c)
+{
+    return c->norm || c->late.n_blocks || c->project.n_blocks || reads_old_c(c);
+}
+
 #endif

@@ -10,16 +10,21 @@
 
 #include "model.h"
 
+/* The single step of a stream's cell, which is always alike: made at the first one. */
+struct stream_step {
+    struct cell_rows rows; /* of none, before */
+    const float *h;
+    float *c;
+};
+
 struct frame {
     size_t n_steps;
-    const size_t *first;   /* [n_steps + 1]                                       */
-    float *const *state;   /* [first[1]]: the state row of each sequence          */
-    const int64_t *tokens; /* [first[n_steps]], of a model of tokens              */
-    struct values *slot;   /* [n_ops + 1]; slot 0 is the input                    */
-    size_t turn;           /* steps taken before: which way the weights are read  */
-    /* Of a stream, whose single steps are all alike: the rows of each cell, made at its first step;
-     * else NULL. */
-    struct cell_rows *again; /* [m->n_cells]                                      */
+    const size_t *first;       /* [n_steps + 1]                                       */
+    float *const *state;       /* [first[1]]: the state row of each sequence          */
+    const int64_t *tokens;     /* [first[n_steps]], of a model of tokens              */
+    struct values *slot;       /* [n_ops + 1]; slot 0 is the input                    */
+    size_t turn;               /* steps taken before: which way the weights are read  */
+    struct stream_step *steps; /* [m->n_cells] of a stream, else NULL               */
     /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
     size_t z_rows;       /* rows whose totals fit in z                          */
     float *z;            /* totals of the input part                            */
@@ -57,9 +62,9 @@ void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struc
  * already, unless x is given; then its stride is 0 and it is the biases'. */
 struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f, size_t n,
                                  struct values total, const struct values *x, struct values out);
-/* One step of them. */
-void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
-                     const struct cell_rows *rows, struct values out);
+/* One step of them, of a cell that takes_passes. */
+void clstm_step_in_passes(const clstm_model *m, const struct cell *cell, struct frame *f,
+                          const struct cell_rows *rows, struct values out);
 /* totals += U h by the BLAS, which wants its rows side by side. */
 void clstm_recurrent_part(const clstm_model *m, const struct cell *cell, struct frame *f, size_t n,
                           struct values z);

@@ -16,10 +16,10 @@ struct job {
     struct values y;
 };
 
-static int worth(const clstm_model *m, const struct panels *p, size_t n)
+static int worth(const struct panels *p, size_t n)
 {
     const size_t n_k = p->n_x + p->n_h + p->n_c;
-    return m->team && p->n_blocks > 1 && n * n_k * p->n_blocks * p->n_gates * UNITS >= WORTH;
+    return p->n_blocks > 1 && n * n_k * p->n_blocks * p->n_gates * UNITS >= WORTH;
 }
 
 /* Blocks begin ... end - 1 of all. */
@@ -54,23 +54,18 @@ static void share(const void *argument, size_t i, size_t n)
     k->cell(&part, job->form, &rows);
 }
 
-void clstm_run_cell(const clstm_model *m, const struct panels *p, const struct form *form,
-                    const struct cell_rows *rows)
+void clstm_share_cell(const clstm_model *m, const struct panels *p, const struct form *form,
+                      const struct cell_rows *rows)
 {
-    if (worth(m, p, rows->n)) {
-        const struct job job = {.model = m, .panels = p, .form = form, .rows = rows};
-        if (clstm_team_run(m->team, share, &job)) return;
-    }
-    m->kernels->cell(p, form, rows);
+    const struct job job = {.model = m, .panels = p, .form = form, .rows = rows};
+    if (!worth(p, rows->n) || !clstm_team_run(m->team, share, &job))
+        m->kernels->cell(p, form, rows);
 }
 
-void clstm_run_product(const clstm_model *m, const struct panels *p, size_t n, const float *x,
-                       size_t x_stride, struct values y)
+void clstm_share_product(const clstm_model *m, const struct panels *p, size_t n, const float *x,
+                         size_t x_stride, struct values y)
 {
-    if (worth(m, p, n)) {
-        const struct job job = {
-            .model = m, .panels = p, .n = n, .x = x, .x_stride = x_stride, .y = y};
-        if (clstm_team_run(m->team, share, &job)) return;
-    }
-    m->kernels->product(p, n, x, x_stride, y);
+    const struct job job = {.model = m, .panels = p, .n = n, .x = x, .x_stride = x_stride, .y = y};
+    if (!worth(p, n) || !clstm_team_run(m->team, share, &job))
+        m->kernels->product(p, n, x, x_stride, y);
 }

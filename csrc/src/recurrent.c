@@ -75,18 +75,57 @@ static size_t steps_that_fit(const struct frame *f, size_t t, int reverse)
     return n;
 }
 
+static void step_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
+                      const struct cell_rows *rows, struct values out)
+{
+    if (takes_passes(cell)) clstm_step_in_passes(m, cell, f, rows, out);
+    else clstm_run_cell(m, &cell->gates, &cell->form, rows);
+}
+
 /* The only step of a frame: x and h in one pass over the panels. */
 static void walk_step(const clstm_model *m, const struct cell *cell, struct frame *f,
                       struct values in, struct values out)
 {
     const size_t n = f->first[1];
-    struct cell_rows once, *rows = f->again ? &f->again[cell->number] : &once;
-    if (!f->again || !rows->n)
-        *rows = clstm_cell_rows(cell, f, n, (struct values){cell->gates.bias, 0}, &in, out);
-    rows->backward = f->turn & 1;
+    const struct values bias = {cell->gates.bias, 0};
+    struct cell_rows rows = clstm_cell_rows(cell, f, n, bias, &in, out);
+    rows.backward = f->turn & 1;
     point(cell, f, n, out, 0);
-    clstm_step_cell(m, cell, f, rows, out);
+    step_cell(m, cell, f, &rows, out);
     keep(cell, f, out, 0, n);
+}
+
+/* Where the outputs of layer k of a stack go. */
+static struct values result_of(const struct recurrent *l, const struct frame *f, size_t k,
+                               struct values out)
+{
+    if (k + 1 == l->n_layers) return out;
+    return (struct values){f->layer[k % 2], padded(l->cells->n_out * l->n_directions)};
+}
+
+/* The only step of a stream's frame, as briefly as can be: around a small model such code takes as
+ * long as its products. What stays from step to step is found once. */
+static void walk_stream_step(const clstm_model *m, const struct recurrent *l, struct frame *f,
+                             struct values in, struct values out)
+{
+    float *state = f->state[0];
+    for (size_t k = 0; k < l->n_layers; k++) {
+        const struct cell *cell = &l->cells[k];
+        const struct values result = result_of(l, f, k, out);
+        struct stream_step *step = &f->steps[cell->number];
+        if (!step->rows.n) {
+            const struct values bias = {cell->gates.bias, 0};
+            step->rows = clstm_cell_rows(cell, f, 1, bias, &in, result);
+            step->h = state + cell->h_at;
+            step->c = state + cell->c_at;
+            step->rows.h = step->rows.old = &step->h;
+            if (cell->has_c) step->rows.c = &step->c;
+        }
+        step->rows.backward = f->turn & 1;
+        step_cell(m, cell, f, &step->rows, result);
+        copy_row(state + cell->h_at, result.at, padded(cell->n_out));
+        in = result;
+    }
 }
 
 static void walk_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
@@ -115,7 +154,7 @@ static void walk_cell(const clstm_model *m, const struct cell *cell, struct fram
                 clstm_recurrent_part(m, cell, f, n, total);
                 rows.h = NULL;
             }
-            clstm_step_cell(m, cell, f, &rows, now);
+            step_cell(m, cell, f, &rows, now);
             /* Forward, a sequence ends where the next step has fewer rows; in reverse, all
              * end at step 0. */
             if (!reverse) keep(cell, f, now, rows_at(f, t + 1), n);
@@ -127,12 +166,15 @@ static void walk_cell(const clstm_model *m, const struct cell *cell, struct fram
 void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struct frame *f,
                           struct values in, struct values out)
 {
+    if (f->steps && f->n_steps == 1) {
+        walk_stream_step(m, l, f, in, out);
+        return;
+    }
     const size_t n_rows = f->first[f->n_steps];
     for (size_t k = 0; k < l->n_layers; k++) {
         const struct cell *cells = l->cells + k * l->n_directions;
-        const size_t n_out = cells->n_out, width = n_out * l->n_directions;
-        const struct values between = {f->layer[k % 2], padded(width)};
-        const struct values result = k + 1 < l->n_layers ? between : out;
+        const size_t n_out = cells->n_out;
+        const struct values result = result_of(l, f, k, out);
         if (l->n_directions == 1) walk_cell(m, cells, f, in, result, l->reverse);
         else {
             /* Not straight into the result: a padded row of one would run into the other. */

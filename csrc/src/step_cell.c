@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* One time step of one cell for some rows: the plain way is one kernel call; options that make
- * gates wait for others, or normalise their sums, take further passes. */
+/* One time step of one cell for some rows, where it is more than one kernel call: with options that
+ * make gates wait for others, normalise their sums, need the old c, or project h. */
 #include <math.h>
 #include <string.h>
 
@@ -18,11 +18,12 @@ void clstm_recurrent_part(const clstm_model *m, const struct cell *cell, struct 
     clstm_blas_product(&m->blas, cell->blas.h, z.stride, cell->n_out, n, f->gathered, stride, z);
 }
 
-static void copy_c(const struct cell *cell, struct frame *f, size_t n, float *to)
+static void copy_c(const struct cell *cell, struct frame *f, const struct cell_rows *rows,
+                   float *to)
 {
     const size_t width = padded(cell->n_hidden);
-    for (size_t r = 0; r < n; r++) {
-        memcpy(to + r * width, f->c[r], width * sizeof *to);
+    for (size_t r = 0; r < rows->n; r++) {
+        memcpy(to + r * width, rows->c[r], width * sizeof *to);
         f->k[r] = to + r * width;
     }
 }
@@ -54,7 +55,7 @@ static void step_new_output(const clstm_model *m, const struct cell *cell, struc
                             struct cell_rows rows)
 {
     clstm_run_cell(m, &cell->gates, &cell->form, &rows);
-    copy_c(cell, f, rows.n, f->c_new); /* zoneout writes into c while others still read it */
+    copy_c(cell, f, &rows, f->c_new); /* zoneout writes into c while others still read it */
     late_rows(cell, &rows);
     clstm_run_cell(m, &cell->late, &cell->late_form, &rows);
 }
@@ -114,7 +115,7 @@ static void peep_inside(const clstm_model *m, const struct cell *cell, int row, 
 /* The sums of row r, normalised; with peepholes inside first all gates but o, which waits for
  * the new c, then o. */
 static void normalise_row(const clstm_model *m, const struct cell *cell, struct frame *f, size_t r,
-                          int late)
+                          const float *c, int late)
 {
     const struct cell_norm *norm = cell->norm;
     const size_t G = cell->gates.n_gates, sums = cell_sums(cell);
@@ -123,9 +124,9 @@ static void normalise_row(const clstm_model *m, const struct cell *cell, struct 
     float *total = f->sums[0] + r * sums;
     to_logical(cell, total, f->logical);
     if (norm->inside && !late) {
-        peep_inside(m, cell, 0, cell->form.at.i, f->c[r], f->logical);
-        peep_inside(m, cell, 1, cell->form.at.f, f->c[r], f->logical);
-    } else if (late) peep_inside(m, cell, 2, cell->form.at.o, f->c[r], f->logical);
+        peep_inside(m, cell, 0, cell->form.at.i, c, f->logical);
+        peep_inside(m, cell, 1, cell->form.at.f, c, f->logical);
+    } else if (late) peep_inside(m, cell, 2, cell->form.at.o, c, f->logical);
     normalise(m, cell, 0, first, last, f->logical);
     from_logical(cell, first, last, f->logical, stride, 0, total);
     if (norm->separate) {
@@ -157,7 +158,7 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
         part.out = (struct values){f->sums[1], sums};
     }
     clstm_run_cell(m, &cell->gates, &none, &part);
-    for (size_t r = 0; r < rows.n; r++) normalise_row(m, cell, f, r, 0);
+    for (size_t r = 0; r < rows.n; r++) normalise_row(m, cell, f, r, rows.c[r], 0);
     /* Panels without inputs: only the finish, in its two passes. */
     struct panels finished = cell->gates;
     finished.n_x = finished.n_h = finished.n_c = 0;
@@ -170,14 +171,14 @@ static void step_normed(const clstm_model *m, const struct cell *cell, struct fr
     form.finish = FINISH_LSTM_CELL;
     clstm_run_cell(m, &finished, &form, &rows);
     for (size_t r = 0; r < rows.n; r++) {
-        float *to = norm->cell_stored ? f->c[r] : f->c_new + r * width;
+        float *to = norm->cell_stored ? rows.c[r] : f->c_new + r * width;
         if (!norm->cell) continue;
-        k->norm(NORM_LAYER, cell->n_hidden, f->c[r], to, norm->cell_weight, norm->cell_offset,
+        k->norm(NORM_LAYER, cell->n_hidden, rows.c[r], to, norm->cell_weight, norm->cell_offset,
                 norm->eps);
         if (norm->cell_stored) k->map(MAP_FLUSH, width, to, to, NULL, NULL, (const float[2]){0});
     }
     if (norm->cell && !norm->cell_stored) rows.squash = (struct values){f->c_new, width};
-    for (size_t r = 0; norm->inside && r < rows.n; r++) normalise_row(m, cell, f, r, 1);
+    for (size_t r = 0; norm->inside && r < rows.n; r++) normalise_row(m, cell, f, r, rows.c[r], 1);
     form.finish = FINISH_LSTM_OUT;
     clstm_run_cell(m, &finished, &form, &rows);
 }
@@ -195,8 +196,6 @@ static void project(const clstm_model *m, const struct cell *cell, size_t n, str
         m->kernels->map(MAP_FLUSH, width, row, row, NULL, NULL, clip);
     }
 }
-
-static int reads_old_c(const struct cell *cell) { return cell->form.zone_c > 0 || cell->gates.n_c; }
 
 struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f, size_t n,
                                  struct values total, const struct values *x, struct values out)
@@ -217,10 +216,10 @@ struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f,
     return rows;
 }
 
-void clstm_step_cell(const clstm_model *m, const struct cell *cell, struct frame *f,
-                     const struct cell_rows *rows, struct values out)
+void clstm_step_in_passes(const clstm_model *m, const struct cell *cell, struct frame *f,
+                          const struct cell_rows *rows, struct values out)
 {
-    if (reads_old_c(cell)) copy_c(cell, f, rows->n, f->c_old);
+    if (reads_old_c(cell)) copy_c(cell, f, rows, f->c_old);
     if (cell->norm) step_normed(m, cell, f, *rows);
     else if (cell->form.finish == FINISH_GRU_RESET) step_reset(m, cell, f, *rows);
     else if (cell->late.n_blocks) step_new_output(m, cell, f, *rows);

@@ -15,7 +15,7 @@ static clstm_stream *carve(struct carver *c, const clstm_model *m)
     float **states = clstm_carve(c, 1, sizeof *states);
     size_t *first = clstm_carve(c, m->run_rows + 1, sizeof *first);
     clstm_frame_carve(c, m, m->run_rows, 1, &to->frame);
-    to->frame.again = clstm_carve(c, m->n_cells, sizeof *to->frame.again);
+    to->frame.steps = clstm_carve(c, m->n_cells, sizeof *to->frame.steps);
     if (s) {
         states[0] = s->state;
         for (size_t t = 0; t <= m->run_rows; t++) first[t] = t;

@@ -21,7 +21,7 @@ STEP_MUTANTS = [
         "check_models",
     ),
     Mutant(
-        "o sees the old c", "step_cell.c", "copy_c(cell, f, rows.n, f->c_new);", ";", "check_models"
+        "o sees the old c", "step_cell.c", "copy_c(cell, f, &rows, f->c_new);", ";", "check_models"
     ),
     Mutant(
         "n's product of h without reset",
