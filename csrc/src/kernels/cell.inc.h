@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* One time step of one cell: the sums of a group of units, and behind them their finish. */
 
-#define BLOCK_GROUP 8 /* blocks of one row that are finished together */
-
 /* Blocks of one row at once: as many as give 4 * PANELS chains of fused multiply-adds. */
 #define PANELS_OF(G) ((G) < 3 ? PANELS * 4 / (G) : PANELS)
+
+/* Blocks of one row that are finished together: as many as hide each other's latency. The next
+ * weights come while the last of them end, so more at once would wait longer for the memory. */
+#define GROUP_OF(G) (PANELS_OF(G) > 2 ? PANELS_OF(G) : 2)
+#define GROUP_ALONE 4 /* of blocks that are read one at a time */
+#define GROUP_MAX 8
 
 /* The i-th of n, from either end. */
 INLINE size_t turn(size_t i, size_t n, int backward) { return backward ? n - 1 - i : i; }
@@ -89,38 +93,48 @@ INLINE void some_blocks(const int P, const int G, const int apart, const struct 
 #undef CASE
 }
 
-/* How many blocks to read at once. One, where a block stays in L1 but not all do: the next step
- * begins with the block that this one ended with, and finds it there. Four chains of an LSTM's
- * gates are enough for what L2 delivers; fewer gates would wait for each other. */
+/* Whether to read one block at once: where it stays in L1 but not all do, the next step begins
+ * with the block that this one ended with, and finds it there. Four chains of an LSTM's gates are
+ * enough for what L2 delivers; fewer gates would wait for each other. */
 #define L1_BYTES (40 * 1024) /* what L1 keeps beside x, h and the totals */
 
-INLINE size_t blocks_at_once(const int G, const struct panels *p)
+INLINE int one_at_a_time(const int G, const struct panels *p)
 {
     const size_t bytes = (p->n_x + p->n_h + p->n_c) * G * UNITS * sizeof *p->weight;
-    return G == 4 && bytes <= L1_BYTES && bytes * p->n_blocks > L1_BYTES ? 1 : PANELS_OF(G);
+    return G == 4 && bytes <= L1_BYTES && bytes * p->n_blocks > L1_BYTES;
+}
+
+/* n <= GROUP_MAX neighbouring blocks, P at once, and their finish. */
+INLINE void one_row_group(const int P, const int G, const int apart, const struct panels *p,
+                          const struct form *form, const struct cell_rows *rows, size_t first,
+                          size_t n)
+{
+    float total[GROUP_MAX][4 * UNITS];
+    struct unit unit[GROUP_MAX];
+    const size_t n_turns = (n + P - 1) / P;
+    for (size_t k = 0; k < n_turns; k++) {
+        const size_t b = turn(k, n_turns, rows->backward) * P;
+        some_blocks(P, G, apart, p, rows, first + b, n - b < (size_t)P ? n - b : (size_t)P,
+                    total + b);
+    }
+    for (size_t b = 0; b < n; b++) {
+        if (form->finish == FINISH_NONE) hand_out(G, rows, 0, first + b, total[b]);
+        else unit[b] = unit_of(form, rows, 0, first + b, total[b]);
+    }
+    finish(form, n, unit);
 }
 
 INLINE void one_row_cell(const int G, const int apart, const struct panels *p,
                          const struct form *form, const struct cell_rows *rows)
 {
-    const size_t P = blocks_at_once(G, p);
-    float total[BLOCK_GROUP][4 * UNITS];
-    struct unit unit[BLOCK_GROUP];
-    const size_t n_groups = (p->n_blocks + BLOCK_GROUP - 1) / BLOCK_GROUP;
+    const int alone = one_at_a_time(G, p);
+    const size_t group = alone ? GROUP_ALONE : GROUP_OF(G);
+    const size_t n_groups = (p->n_blocks + group - 1) / group;
     for (size_t i = 0; i < n_groups; i++) {
-        const size_t first = turn(i, n_groups, rows->backward) * BLOCK_GROUP;
-        const size_t left = p->n_blocks - first, n = left < BLOCK_GROUP ? left : BLOCK_GROUP;
-        const size_t n_turns = (n + P - 1) / P;
-        for (size_t k = 0; k < n_turns; k++) {
-            const size_t b = turn(k, n_turns, rows->backward) * P;
-            some_blocks(PANELS_OF(G), G, apart, p, rows, first + b, n - b < P ? n - b : P,
-                        total + b);
-        }
-        for (size_t b = 0; b < n; b++) {
-            if (form->finish == FINISH_NONE) hand_out(G, rows, 0, first + b, total[b]);
-            else unit[b] = unit_of(form, rows, 0, first + b, total[b]);
-        }
-        finish(form, n, unit);
+        const size_t first = turn(i, n_groups, rows->backward) * group;
+        const size_t left = p->n_blocks - first, n = left < group ? left : group;
+        if (alone) one_row_group(1, G, apart, p, form, rows, first, n);
+        else one_row_group(PANELS_OF(G), G, apart, p, form, rows, first, n);
     }
 }
 
@@ -187,37 +201,57 @@ INLINE void forward(struct values *v, size_t r)
     if (v->at) v->at += r * v->stride;
 }
 
-INLINE void cell_of(const int G, const int apart, const struct panels *p, const struct form *form,
-                    const struct cell_rows *rows)
+/* Those from row r on, at most ROW_GROUP. */
+INLINE struct cell_rows group_of(const struct cell_rows *rows, size_t r)
 {
-    if (rows->n == 1) one_row_cell(G, apart, p, form, rows);
-    for (size_t r = 0; rows->n > 1 && r < rows->n; r += ROW_GROUP) {
-        struct cell_rows group = *rows;
-        group.n = rows->n - r < ROW_GROUP ? rows->n - r : ROW_GROUP;
-        group.total += r * rows->total_stride;
-        if (group.x) group.x += r * rows->x_stride;
-        if (group.h) group.h += r;
-        if (group.k) group.k += r;
-        if (group.old) group.old += r;
-        if (group.c) group.c += r;
-        forward(&group.c_old, r);
-        forward(&group.squash, r);
-        forward(&group.z, r);
-        forward(&group.out, r);
-        many_rows_cell(G, apart, p, form, &group);
-    }
+    struct cell_rows group = *rows;
+    group.n = rows->n - r < ROW_GROUP ? rows->n - r : ROW_GROUP;
+    group.total += r * rows->total_stride;
+    if (group.x) group.x += r * rows->x_stride;
+    if (group.h) group.h += r;
+    if (group.k) group.k += r;
+    if (group.old) group.old += r;
+    if (group.c) group.c += r;
+    forward(&group.c_old, r);
+    forward(&group.squash, r);
+    forward(&group.z, r);
+    forward(&group.out, r);
+    return group;
 }
+
+/* One copy of each, with no more of a frame than it needs. */
+#define CELL(NAME, G, APART)                                                                       \
+    NOINLINE void cell_row_##NAME(const struct panels *p, const struct form *form,                 \
+                                  const struct cell_rows *rows)                                    \
+    {                                                                                              \
+        one_row_cell(G, APART, p, form, rows);                                                     \
+    }                                                                                              \
+    NOINLINE void cell_rows_##NAME(const struct panels *p, const struct form *form,                \
+                                   const struct cell_rows *rows)                                   \
+    {                                                                                              \
+        for (size_t r = 0; r < rows->n; r += ROW_GROUP) {                                          \
+            const struct cell_rows group = group_of(rows, r);                                      \
+            many_rows_cell(G, APART, p, form, &group);                                             \
+        }                                                                                          \
+    }
+CELL(1, 1, 0)
+CELL(2, 2, 0)
+CELL(3, 3, 0)
+CELL(apart, 3, 1)
+CELL(4, 4, 0)
+#undef CELL
 
 static void cell(const struct panels *p, const struct form *form, const struct cell_rows *rows)
 {
+    const int one = rows->n == 1;
     switch (p->n_gates) {
-    case 1: cell_of(1, 0, p, form, rows); break;
-    case 2: cell_of(2, 0, p, form, rows); break;
+    case 1: (one ? cell_row_1 : cell_rows_1)(p, form, rows); break;
+    case 2: (one ? cell_row_2 : cell_rows_2)(p, form, rows); break;
     case 3:
-        if (p->apart) cell_of(3, 1, p, form, rows);
-        else cell_of(3, 0, p, form, rows);
+        if (p->apart) (one ? cell_row_apart : cell_rows_apart)(p, form, rows);
+        else (one ? cell_row_3 : cell_rows_3)(p, form, rows);
         break;
-    default: cell_of(4, 0, p, form, rows);
+    default: (one ? cell_row_4 : cell_rows_4)(p, form, rows);
     }
     v_leave();
 }
