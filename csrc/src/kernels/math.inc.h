@@ -42,7 +42,7 @@ INLINE vf exp_negative(vf x) /* exp(x) for x <= 0, denormal results too; 0 below
 INLINE vf sigmoid(vf x)
 {
     const vf one = v_all(1.0f), zero = v_all(0.0f);
-    const vf e = exp_negative(v_sub(zero, v_abs(x)));
+    const vf e = exp_negative(v_copysign(x, v_all(-1.0f)));
     const vf reciprocal = v_div(one, v_add(one, e));
     const vf numerator = v_select(v_lt(x, zero), e, one);
     const vf y = v_fma(numerator, reciprocal, zero); /* not v_mul: y is subtracted next */
@@ -61,7 +61,7 @@ INLINE vf tanh_(vf x)
     const vf low = v_fma(a, v_mul(b2, horner(b2, c, 5)), a);
     vf n;
     const vf t = exp_parts(v_min(v_all(20.0f), v_mul(two, a)), &n);
-    const vf e = v_scale2(v_add(one, t), n);
+    const vf e = v_scale2_normal(v_add(one, t), n);
     const vf high = v_sub(one, v_div(two, v_add(e, one)));
     return v_copysign(v_select(v_lt(a, v_all(0.65f)), low, high), x);
 }
@@ -83,14 +83,14 @@ INLINE vf expm1_negative(vf x) /* exp(x) - 1 for x <= 0 */
     const vf one = v_all(1.0f);
     vf n;
     const vf t = exp_parts(v_max(v_all(-30.0f), x), &n);
-    const vf power = v_scale2(one, n);
+    const vf power = v_scale2_normal(one, n);
     return v_fma(power, t, v_sub(power, one));
 }
 
 INLINE vf softplus(vf x) /* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)) */
 {
     const vf zero = v_all(0.0f), one = v_all(1.0f);
-    const vf e = exp_negative(v_sub(zero, v_abs(x)));
+    const vf e = exp_negative(v_copysign(x, v_all(-1.0f)));
     const vf s = v_add(one, e), lo = v_sub(e, v_sub(s, one));
     return v_add(v_max(zero, x), v_add(log_(s), v_div(lo, s)));
 }

@@ -28,14 +28,14 @@ INLINE vf v_copysign(vf a, vf sign)
 {
     return _mm256_or_ps(v_abs(a), _mm256_and_ps(v_all(-0.0f), sign));
 }
-INLINE vf v_power2(__m256i n) /* 2^n for normal results */
+INLINE vf v_scale2_normal(vf a, vf n)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+    const __m256i up = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), up));
 }
 INLINE vf v_scale2(vf a, vf n)
 {
-    const __m256i i = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(i, 1);
-    return v_mul(v_mul(a, v_power2(half)), v_power2(_mm256_sub_epi32(i, half)));
+    return v_mul(v_scale2_normal(v_mul(a, v_all(0x1p64f)), n), v_all(0x1p-64f));
 }
 INLINE vf v_split(vf a, vf *n)
 {

@@ -29,6 +29,7 @@ INLINE vf v_copysign(vf a, vf sign)
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
         _mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(sign), _mm512_castps_si512(a), 0xCA));
 }
+INLINE vf v_scale2_normal(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 INLINE vf v_scale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 INLINE vf v_split(vf a, vf *n)
 {

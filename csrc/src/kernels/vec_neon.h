@@ -26,14 +26,14 @@ INLINE vf v_min(vf a, vf b) { return v_select(v_lt(a, b), a, b); }
 INLINE vf v_max(vf a, vf b) { return v_select(v_lt(b, a), a, b); }
 INLINE vf v_abs(vf a) { return vabsq_f32(a); }
 INLINE vf v_copysign(vf a, vf sign) { return vbslq_f32(vdupq_n_u32(0x80000000), sign, a); }
-INLINE vf v_power2(int32x4_t n) /* 2^n for normal results */
+INLINE vf v_scale2_normal(vf a, vf n)
 {
-    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
+    const int32x4_t up = vshlq_n_s32(vcvtq_s32_f32(n), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), up));
 }
 INLINE vf v_scale2(vf a, vf n)
 {
-    const int32x4_t i = vcvtq_s32_f32(n), half = vshrq_n_s32(i, 1);
-    return v_mul(v_mul(a, v_power2(half)), v_power2(vsubq_s32(i, half)));
+    return v_mul(v_scale2_normal(v_mul(a, v_all(0x1p64f)), n), v_all(0x1p-64f));
 }
 INLINE vf v_split(vf a, vf *n)
 {
