@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from .formats.budget import Budget
 
 Array = NDArray[Any]
 
@@ -354,7 +357,7 @@ def width(value: Value) -> int:
     return math.prod(value.axes[i].size or 0 for i in factors(value, FEATURE))
 
 
-def sums(node: str, value: Value, where: Container[int]) -> Array:
+def sums(node: str, value: Value, where: Container[int], budget: Budget) -> Array:
     """The matrix of ones and zeros that sums the features along these axes."""
     order = factors(value, FEATURE)
     sizes = [value.axes[i].size or 1 for i in order]
@@ -362,6 +365,7 @@ def sums(node: str, value: Value, where: Container[int]) -> Array:
     n_out, n = math.prod(left), math.prod(sizes)
     if n_out * n > _MOST_NUMBERS:
         raise refuse(node, f"sums {n} features in {n_out} groups", "use a Linear layer")
+    budget.take(4 * n_out * n, f"{node}: {n_out} sums of {n} features")
     weight = np.zeros((n_out, n), np.float32)
     groups = np.broadcast_to(np.arange(n_out).reshape(left), sizes)
     weight[groups.reshape(-1), np.arange(n)] = 1
@@ -409,7 +413,7 @@ def join_states(node: str, values: Sequence[Value], axis: int) -> Value:
     return replace(first, axes=(*first.axes[:axis], a, *first.axes[axis + 1 :]), states=tuple(rows))
 
 
-def vector(node: str, value: Value, constant: Array) -> Array:
+def vector(node: str, value: Value, constant: Array, budget: Budget) -> Array:
     """A constant that NumPy broadcasts to the value's axes, as one number for each feature,
     in clstm's order, or one for all."""
     constant = np.asarray(constant)
@@ -432,12 +436,16 @@ def vector(node: str, value: Value, constant: Array) -> Array:
     constant = constant.transpose([*others, *order]).reshape([constant.shape[i] for i in order])
     if any(n not in (1, m) for n, m in zip(constant.shape, sizes, strict=True)):
         raise refuse(node, f"a constant of shape {constant.shape} against {value.kinds()}")
+    budget.take(4 * math.prod(sizes), f"{node}: {math.prod(sizes)} features")
     return np.broadcast_to(constant, sizes).astype(np.float32).reshape(-1)
 
 
-def flat(node: str, array: Array, n: int) -> Array:
+def flat(node: str, array: Array, n: int, budget: Budget) -> Array:
+    """A number a feature, where a file may give one for as many as it claims."""
     if array.size not in (1, n) or array.shape[-1:] not in ((), (array.size,)):
         raise refuse(node, f"a tensor of shape {array.shape} for {n} features")
+    if array.size < n:
+        budget.take(4 * n, f"{node}: {n} features")
     return np.ascontiguousarray(np.broadcast_to(array.reshape(-1), n), np.float32)
 
 

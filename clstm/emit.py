@@ -205,8 +205,9 @@ class _Writer:
             options["prefix"] = prefix = self._prefix(node)
             for word, array in node.tensors.items():
                 if node.kind is nn.Affine:  # of one number it would not tell the width
-                    self.graph.budget.take(8 * node.width, f"a scale of {node.width} features")
                     array = np.broadcast_to(array, node.width)
+                # Many layers may read one array of the file, or a view that repeats one number.
+                self.graph.budget.take(4 * array.size, f"{node.name}: {word} of {array.shape}")
                 self._tensor(f"{prefix}.{word}", array)
         if node.cells:
             self._cells(node, prefix, options)

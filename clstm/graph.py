@@ -8,6 +8,7 @@ only moves axes is in `clstm.axes` and is followed, not run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,8 +29,8 @@ class Graph:
 
     def __init__(self, *, merge: bool = True, budget: Budget | None = None) -> None:
         """merge: recurrent layers that only feed the next, alike, become one of several layers.
-        budget: of the file, for tensors that only say how wide a value is."""
-        self.merge, self.budget = merge, budget or Budget(2**30)
+        budget: for the tensors of the layers; None: of a module, which is in memory already."""
+        self.merge, self.budget = merge, budget or Budget(sys.maxsize)
         self.source = Node("the input", nn.Identity)
         self.nodes: list[Node] = []
         self.n_rows = 0
@@ -238,17 +239,12 @@ class Graph:
 
     def prelu(self, node: str, value: Value, weight: Array) -> Value:
         value = self.rowwise(node, value)
-        return self._map(node, nn.PReLU, value, {}, {"weight": ax.vector(node, value, weight)})
+        weight = ax.vector(node, value, weight, self.budget)
+        return self._map(node, nn.PReLU, value, {}, {"weight": weight})
 
     def softmax(self, node: str, value: Value, axis: int = -1, *, log: bool = False) -> Value:
         value = self.feature_axis(node, value, axis)
         return self._map(node, nn.LogSoftmax if log else nn.Softmax, value, {})
-
-    def _flat(self, node: str, array: Array, n: int) -> Array:
-        """A number a feature, where a file may give one for as many as it claims."""
-        if array.size < n:
-            self.budget.take(4 * n, f"{node}: {n} features")
-        return ax.flat(node, array, n)
 
     def layer_norm(
         self, node: str, value: Value, weight: Array | None, bias: Array | None, eps: float,
@@ -257,8 +253,8 @@ class Graph:
         """Over the last axis."""
         value = self.feature_axis(node, value)
         n = width(value)
-        tensors = {w: self._flat(node, a, n) for w, a in (("weight", weight), ("bias", bias))
-                   if a is not None}  # fmt: skip
+        tensors = {w: ax.flat(node, a, n, self.budget)
+                   for w, a in (("weight", weight), ("bias", bias)) if a is not None}  # fmt: skip
         options: dict[str, Any] = {"eps": eps}
         if not tensors:
             options["normalized_shape"] = n
@@ -271,7 +267,7 @@ class Graph:
         value = self.feature_axis(node, value, axis)
         given = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
         n = width(value)
-        tensors = {w: self._flat(node, a, n) for w, a in given.items() if a is not None}
+        tensors = {w: ax.flat(node, a, n, self.budget) for w, a in given.items() if a is not None}
         return self._map(node, nn.BatchNorm1d, value, {"eps": eps}, tensors, prefix)
 
     def affine(self, node: str, value: Value, scale: Any, shift: Any) -> Value:
@@ -280,7 +276,8 @@ class Graph:
         before = value.node
         if before.kind is nn.Linear and scale is None and "bias" not in before.tensors:
             # The bias of a product; the one without goes away if nothing else reads it.
-            bias = self._flat(node, ax.vector(node, value, shift), before.width)
+            bias = ax.vector(node, value, shift, self.budget)
+            bias = ax.flat(node, bias, before.width, self.budget)
             tensors = {"weight": before.tensors["weight"], "bias": bias}
             made = Node(before.name, nn.Linear, {}, tensors, before.inputs, before.width,
                         before.prefix)  # fmt: skip
@@ -290,11 +287,11 @@ class Graph:
             # A product with a constant and then a sum: one layer.
             scale, value = before.tensors["scale"], replace(value, node=before.inputs[0])
             if scale.size > 1:
-                shift = ax.vector(node, value, shift)
+                shift = ax.vector(node, value, shift, self.budget)
                 flat = replace(value, axes=(Axis(FEATURE, scale.size, order=(0,)),))
                 return replace(self.affine(node, flat, scale, shift), axes=value.axes)
         given = (np.ones(1) if scale is None else scale, np.zeros(1) if shift is None else shift)
-        words = {w: ax.vector(node, value, a)
+        words = {w: ax.vector(node, value, a, self.budget)
                  for w, a in zip(("scale", "shift"), given, strict=True)}  # fmt: skip
         n = max(a.size for a in words.values())
         words = {w: np.ascontiguousarray(np.broadcast_to(a, n)) for w, a in words.items()}
@@ -309,7 +306,7 @@ class Graph:
             raise refuse(node, f"a weight of shape {weight.shape} for {width(value)} features")
         tensors = {"weight": weight}
         if bias is not None:
-            tensors["bias"] = self._flat(node, bias, weight.shape[0])
+            tensors["bias"] = ax.flat(node, bias, weight.shape[0], self.budget)
         out = self._add(node, nn.Linear, [value], weight.shape[0], None, tensors, prefix)
         a = Axis(FEATURE, weight.shape[0], order=(0,))
         return replace(value, axes=(*value.axes[:-1], a), node=out)
@@ -325,7 +322,7 @@ class Graph:
                 raise refuse(node, f"takes the {word} over {value.axes[i]}, and clstm over the "
                              "features only", "return what it reads, and take the "
                              f"{word} outside of the model")  # fmt: skip
-        weight = ax.sums(node, value, where)
+        weight = ax.sums(node, value, where, self.budget)
         weight *= len(weight) / weight.shape[1] if mean else 1
         made = self._add(node, nn.Linear, [value], len(weight), None, {"weight": weight})
         axes = [replace(a, size=1) if i in where else a for i, a in enumerate(value.axes)]
@@ -367,7 +364,7 @@ class Graph:
         one = width(value) == 1 < n == other.axes[-1].size and value.axes[-1].size == 1
         if not one or not ax.same_axes(value.axes[:-1], other.axes[:-1]):
             return value
-        return self.linear(node, value, np.ones((n, 1), np.float32))
+        return self.linear(node, value, np.broadcast_to(np.float32(1), (n, 1)))
 
     def add(self, node: str, a: Value, b: Value) -> Value:
         return self.combine(node, nn.Add, a, b)
@@ -456,6 +453,7 @@ class Graph:
                 raise refuse(node, "runs over time in a model that takes a single step")
             assert time is not None
             self.bind_time(node, x.axes[time])
+        self.budget.take(4 * sum(a.size for c in cells for a in c.values()), node)
         made = self._add(node, kind, [x], out * directions, dict(options or {}), prefix=prefix)
         made.cells, made.directions = [dict(c) for c in cells], directions
         bind_initial(node, made, initial or {}, self.used_states)

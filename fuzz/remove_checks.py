@@ -4,12 +4,12 @@
     python fuzz/remove_checks.py [--work WORK] [READER ...]
 
 READER is torch, npz, safetensors, clstm, onnx, c, or shared: what all readers in Python share.
-Without one all are taken. A check is in Python a `raise`, the return of an error, or (but of onnx)
-the call for its own sake of a function that may raise; in C an error return, a fault that is noted,
-or the call of a function that does either. First the kept corpus is read without it: its files must
-come to something else than `corpus/READER.json` says. Where they do not, the tests of that reader
-are run. What survives both is printed, and must be argued in ARGUED. A run goes on where the last
-one stopped (WORK/checks.json); after a change of the tests give it another folder.
+Without one all are taken. A check is in Python a `raise`, the return of an error, or the call for
+its own sake of a function that may raise; in C an error return, a fault that is noted, or the call
+of a function that does either. First the kept corpus is read without it: its files must come to
+something else than `corpus/READER.json` says. Where they do not, the tests of that reader are run.
+What survives both is printed, and must be argued in ARGUED. A run goes on where the last one
+stopped (WORK/checks.json); after a change of the tests give it another folder.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ class Check(NamedTuple):
 
 
 def python_checks(reader: str, sources: tuple[str, ...]) -> Iterator[Check]:
-    # Of ONNX the calls are left in: most of them count memory, operator by operator, and whether a
-    # test would miss each was not tried to the end.
-    refusing = set() if reader == "onnx" else _refusing()
+    refusing = _refusing()
     for source in sources:
         file = ROOT / "clstm/formats" / source
         text = file.read_text()

@@ -74,7 +74,7 @@ def test_element_types() -> None:
     """Weights have X's type; bfloat16 is read exactly; integers are no weights."""
     for dtype in (np.float16, np.float64):
         tensors = ONE | CELL | {"R": R.astype(dtype)}
-        with pytest.raises(clstm.ModelFormatError, match=f"lstm_Y.*R of {np.dtype(dtype)}"):
+        with pytest.raises(clstm.ModelFormatError, match=f"lstm_Y', R: a constant of {np.dtype(dtype)}"):
             read(file(lstm(), X, ["Y"], tensors))
     for kind, word in ((TensorProto.DOUBLE, "float64"), (TensorProto.FLOAT16, "float16")):
         with pytest.raises(clstm.UnsupportedError, match=f"input 'x'.*{word}.*float32"):
@@ -293,6 +293,17 @@ def test_text_that_is_not_utf8() -> None:
         assert old in data
         with pytest.raises(clstm.ModelFormatError, match="UTF-8"):
             read(data.replace(old, new))
+
+
+def test_text_of_a_function_that_is_not_utf8() -> None:
+    """Of one that nothing calls, too."""
+    inner = [node("Tanh", ["a"], ["inside"]), node("Neg", ["inside"], ["b"])]
+    function = helper.make_function("f", "F", ["a"], ["b"], inner, [helper.make_opsetid("", 18)])
+    data = file(lstm(), X, ["Y"], ONE | CELL, functions=[function])
+    read(data)
+    assert data.count(b"inside") == 2
+    with pytest.raises(clstm.ModelFormatError, match="a node with a name that is not UTF-8"):
+        read(data.replace(b"inside", b"ins\xffde"))
 
 
 def test_text_that_is_not_utf8_to_protobuf_without_its_c_part() -> None:

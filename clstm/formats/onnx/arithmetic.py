@@ -12,12 +12,12 @@ import numpy as np
 from clstm.axes import AnySize, Size
 from clstm.errors import ModelFormatError, UnsupportedError
 
-from .const import Array, Call, Const
+from .const import MOST_SIZES, Array, Call, Const
 
 
 def _times(what: str, a: Any, b: Any) -> AnySize:
     if isinstance(a, Size) and isinstance(b, Size):
-        return Size(tuple(sorted(a.rows + b.rows)), a.times * b.times)
+        return _size(what, (*a.rows, *b.rows), a.times * b.times)
     if isinstance(a, Size):
         a, b = b, a
     if isinstance(b, Size):
@@ -25,8 +25,15 @@ def _times(what: str, a: Any, b: Any) -> AnySize:
             return 0
         if a < 0:  # what compares sizes takes them to be from 1 on
             raise UnsupportedError(f"{what}: makes a size known only when the model runs negative")
-        return Size(b.rows, int(a) * b.times)
+        return _size(what, b.rows, int(a) * b.times)
     return int(a) * int(b)
+
+
+def _size(what: str, rows: tuple[int, ...], times: int) -> Size:
+    """No larger than a size can be: squares of squares would take all memory there is."""
+    if len(rows) > MOST_SIZES or times >= 2**63:
+        raise UnsupportedError(f"{what}: makes a size that no array has")
+    return Size(tuple(sorted(rows)), times)
 
 
 def _symbolic(what: str, op: str, a: Any, b: Any) -> Any:
@@ -58,16 +65,14 @@ def _symbolic(what: str, op: str, a: Any, b: Any) -> Any:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    if a.dtype.kind in "iu":
-        if np.any(b == 0):
-            raise ZeroDivisionError("division by 0")
-        return np.asarray(np.trunc(a / b)).astype(a.dtype) if a.itemsize < 8 else _div64(a, b)
-    return np.asarray(a / b)
-
-
-def _div64(a: Array, b: Array) -> Array:
-    quotient = np.floor_divide(np.abs(a), np.abs(b))
-    return np.asarray(quotient * np.sign(a) * np.sign(b)).astype(a.dtype)
+    """Of integers towards 0, in the memory of one result."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(a / b)
+    if not np.all(b):
+        raise ZeroDivisionError("division by 0")
+    found = np.asarray(np.fmod(a, b))
+    np.subtract(a, found, out=found)
+    return np.floor_divide(found, b, out=found)
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
@@ -82,8 +87,9 @@ _SINGLE: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-_REDUCE: dict[str, Callable[..., Any]] = {
-    "ReduceProd": np.prod, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min,
+_REDUCE: dict[str, Any] = {
+    "ReduceProd": np.multiply, "ReduceSum": np.add, "ReduceMax": np.maximum,
+    "ReduceMin": np.minimum,
 }  # fmt: skip
 
 
@@ -110,6 +116,7 @@ def _binary(c: Call) -> Const:
 def _pairwise(c: Call, a: Const, b: Const) -> Const:
     n, repeated = _joint(c, [a, b])
     if object in (a.array.dtype, b.array.dtype):
+        c.take(n, np.dtype(object))
         x, y = np.broadcast_arrays(a.array, b.array)
         out = np.empty(x.shape, object)
         for i in np.ndindex(x.shape):
@@ -118,11 +125,11 @@ def _pairwise(c: Call, a: Const, b: Const) -> Const:
             return Const(out.astype(bool), repeated)
         plain = not any(isinstance(v, Size) for v in out.reshape(-1))
         return Const(out.astype(np.int64) if plain else out, repeated)
-    c.take(n, np.result_type(a.array, b.array))
+    c.take(n, np.result_type(a.array, b.array), a.array.dtype)
     with np.errstate(all="ignore"):
         found = np.asarray(_PLAIN[c.op](a.array, b.array))
     if found.dtype != bool:
-        found = found.astype(a.array.dtype)
+        found = found.astype(a.array.dtype, copy=False)
     return Const(found, repeated)
 
 
@@ -130,11 +137,11 @@ def _unary(c: Call) -> Const:
     const = c.get(0)
     if const.array.dtype == object:
         raise UnsupportedError(f"{c.what}: computes with a size known only when the model runs")
-    c.take(const.array.size, const.array.dtype)
+    dtype = const.array.dtype
+    c.take(const.array.size, dtype, dtype if dtype.kind == "f" else np.dtype(np.float64))
     with np.errstate(all="ignore"):
-        return Const(
-            np.asarray(_SINGLE[c.op](const.array)).astype(const.array.dtype), const.repeated
-        )
+        found = np.asarray(_SINGLE[c.op](const.array))
+        return Const(found.astype(dtype, copy=False), const.repeated)
 
 
 def _where(c: Call) -> Const:
@@ -164,7 +171,9 @@ def _reduce(c: Call) -> Const:
         out[...] = found
         return Const(out)
     axis = tuple(axes) if axes else None  # of an empty list, too, all
-    return Const(np.asarray(_REDUCE[c.op](array, axis=axis, keepdims=keep)).astype(array.dtype))
+    c.take(array.size, array.dtype)
+    found = _REDUCE[c.op].reduce(array, axis=axis, dtype=array.dtype, keepdims=keep)
+    return Const(np.asarray(found))
 
 
 def _matmul(c: Call) -> Const:
@@ -175,15 +184,13 @@ def _matmul(c: Call) -> Const:
         raise UnsupportedError(f"{c.what}: a product of constants of {a.ndim} and {b.ndim} axes")
     if a.ndim - 1 in rows.repeated:
         raise UnsupportedError(f"{c.what}: of a constant whose size depends on the input")
-    # A bound on work, too: 1 GiB of factors could take hours.
-    if a.size * b.shape[1] > 2**32:
-        raise UnsupportedError(
-            f"{c.what}: a product of constants, {a.shape} and {b.shape}, that would take long"
-        )
-    c.take(a.size // max(1, a.shape[-1]) * b.shape[1], np.dtype(np.float64))
+    n = math.prod(a.shape[:-1]) * b.shape[1]
+    # A number for 64 multiply-adds, too: 1 GiB of factors could take hours.
+    c.take(max(a.size + b.size + n, n * b.shape[0] // 64), np.dtype(np.float64))
+    c.take(n, a.dtype)
     with np.errstate(all="ignore"):
         product = a.astype(np.float64) @ b.astype(np.float64)
-    return Const(product.astype(a.dtype), rows.repeated)
+    return Const(product.astype(a.dtype, copy=False), rows.repeated)
 
 
 ARITHMETIC: dict[str, Callable[[Call], Const]] = {

@@ -24,6 +24,9 @@ MALFORMED = (
 )
 
 
+MOST_SIZES = 64  # axes of a shape, and sizes known only when the model runs that a constant has
+
+
 @dataclass(frozen=True, eq=False)
 class Const:
     """An array, of objects if a Size is among its elements; `repeated`: axes that it has with
@@ -40,7 +43,7 @@ class Const:
         """As the sizes of a shape."""
         if self.repeated or self.array.ndim > 1 or self.array.dtype.kind not in "iuO":
             raise ModelFormatError(f"{what}: expected a list of integers")
-        if self.array.size > 64:
+        if self.array.size > MOST_SIZES:
             raise ModelFormatError(f"{what}: a shape of {self.array.size} axes")
         return [n if isinstance(n, Size) else int(n) for n in self.array.reshape(-1)]
 
@@ -57,8 +60,10 @@ class Const:
             raise UnsupportedError(f"{what}: of a constant whose size depends on the input")
         if self.array.dtype.kind != "f":
             raise UnsupportedError(f"{what}: expected floating point, found {self.array.dtype}")
-        with np.errstate(over="ignore"):
-            return self.array.astype(np.float32, copy=False)
+        if self.array.dtype != np.float32:  # all operands have the input's type
+            raise ModelFormatError(f"{what}: a constant of {self.array.dtype} beside an input of "
+                                   "float32; export the model as float32")  # fmt: skip
+        return self.array
 
 
 def check_dropout(what: str, training: Const | None) -> None:
@@ -117,8 +122,15 @@ class Call:
             raise UnsupportedError(f"{self.what}: of a constant whose size depends on the input")
         return const.array
 
-    def take(self, n_elements: int, dtype: np.dtype[Any]) -> None:
-        self.budget.take(n_elements * dtype.itemsize, self.what)
+    def take(self, n_elements: int, *dtypes: np.dtype[Any]) -> None:
+        """Counts what is about to be made, in each of these types once, or worked through: the
+        limit of memory bounds the time, too. Sizes are computed one by one."""
+        if object in dtypes and n_elements > MOST_SIZES:
+            raise UnsupportedError(
+                f"{self.what}: {n_elements} sizes known only when the model runs, at most "
+                f"{MOST_SIZES} are followed"
+            )
+        self.budget.take(n_elements * sum(d.itemsize for d in set(dtypes)), self.what)
 
     def axis(self, axis: int, ndim: int) -> int:
         if not -ndim <= axis < ndim:

@@ -121,17 +121,20 @@ def _reshape(c: Call) -> Const:
         if tuple(shape) == const.shape:
             return const
         raise UnsupportedError(f"{c.what}: of a constant whose size depends on the input")
+    return _in_shape(c, array, [int(n) for n in shape if isinstance(n, int)])
+
+
+def _in_shape(c: Call, array: Array, shape: Sequence[int]) -> Const:
     if not array.flags.c_contiguous:
         c.take(array.size, array.dtype)
-    return Const(array.reshape([int(n) for n in shape if isinstance(n, int)]))
+    return Const(array.reshape(shape))
 
 
 def _flatten(c: Call) -> Const:
     array = c.plain()
     axis = int(c.attrs.get("axis", 1))
     axis = axis if axis == array.ndim else c.axis(axis, array.ndim)
-    c.take(array.size, array.dtype)
-    return Const(array.reshape(math.prod(array.shape[:axis]), -1))
+    return _in_shape(c, array, (math.prod(array.shape[:axis]), -1))
 
 
 def _slice(c: Call) -> Const:
@@ -280,9 +283,13 @@ def _range(c: Call) -> Const:
     if any(a.dtype == object or a.size != 1 for a in numbers):
         raise UnsupportedError(f"{c.what}: up to a size known only when the model runs")
     start, limit, delta = (a.reshape(()).item() for a in numbers)
-    count = max(0, math.ceil((limit - start) / delta))
-    c.take(count, numbers[0].dtype)
-    return Const((np.arange(count) * delta + start).astype(numbers[0].dtype))
+    count, dtype = max(0, math.ceil((limit - start) / delta)), numbers[0].dtype
+    wide = np.dtype(np.float64 if any(a.dtype.kind == "f" for a in numbers) else np.int64)
+    c.take(count, wide, dtype)
+    found = np.arange(count, dtype=wide)
+    found *= delta
+    found += start
+    return Const(found.astype(dtype, copy=False))
 
 
 _RUN: dict[str, Callable[[Call], Const | list[Const]]] = {

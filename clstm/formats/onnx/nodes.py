@@ -90,10 +90,10 @@ def _attribute(attr: Any, what: str, tensors: TensorReader) -> Any:
         return tensors.read(attr.t, what)
     if attr.type == _GRAPH:
         return attr.g
-    if attr.type == _FLOATS:
-        return list(attr.floats)
-    if attr.type == _INTS:
-        return list(attr.ints)
+    if attr.type in (_FLOATS, _INTS):
+        numbers = attr.floats if attr.type == _FLOATS else attr.ints
+        tensors.budget.take(32 * len(numbers), what)  # each an object of Python, and its place
+        return list(numbers)
     if attr.type == _STRINGS:
         return [_text(s, what) for s in attr.strings]
     raise UnsupportedError(f"{what}: an attribute of type {attr.type}")

@@ -231,6 +231,7 @@ def _arithmetic(o: Op) -> Any:
 
 
 def _against(o: Op, value: Value, const: Const, left: bool) -> Value:
+    o.graph.budget.take(8 * const.array.size, o.name)
     number = const.array.astype(np.float64)
     grown = const.array.ndim - value.ndim
     if grown > 0:
@@ -297,6 +298,7 @@ def _gemm(o: Op) -> Value:
                          "feature")  # fmt: skip
         shift = np.float32(beta) * np.broadcast_to(shift.reshape(-1), weight.shape[0])
     if alpha != 1:
+        o.graph.budget.take(weight.nbytes, o.name)
         weight = np.float32(alpha) * weight
     return o.graph.linear(o.name, o.value(), weight, shift)
 

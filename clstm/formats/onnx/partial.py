@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clstm import nn
-from clstm.axes import FEATURE, ONE, Axis, Value, refuse
+from clstm.axes import FEATURE, ONE, Axis, Value, refuse, width
 from clstm.graph import Graph
 from clstm.node import Recurrence
 
@@ -303,6 +303,9 @@ def linear_form(name: str, item: Any) -> Form | None:
 
 
 def _add(o: Op, inputs: list[Any]) -> Any:
+    made = [i.n for i in inputs if isinstance(i, Form)]
+    made += [width(i) for i in inputs if isinstance(i, Value)]
+    o.graph.budget.take(4 * sum(made), o.name)  # biases that are summed
     for a, b in (inputs, inputs[::-1]):
         if isinstance(a, Form) and isinstance(b, Const):
             if not _each(b, a.n, _ndim(a)):

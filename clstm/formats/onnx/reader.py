@@ -15,6 +15,7 @@ from clstm.errors import ClstmError, ModelFormatError, UnsupportedError
 from clstm.graph import Graph
 from clstm.node import Tensors
 
+from ..budget import Budget
 from ..source import shown
 from .const import Const
 from .constants import Folder
@@ -54,7 +55,8 @@ class Reader:
         self.model, self.tensors, self.opset = model, tensors, opset
         self.inputs, self.roles = inputs, roles
         self.folder = Folder(tensors.budget, opset)
-        self.graph = Graph(budget=tensors.budget)
+        # Constants and the tensors of the layers are counted apart, or each would count twice.
+        self.graph = Graph(budget=Budget(tensors.budget.max_bytes))
         self.ragged: list[bool] = []  # of each recurrent operator
         self.dims: dict[str, Size] = {}  # names of the input's sizes
         graph = model.graph

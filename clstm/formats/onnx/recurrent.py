@@ -140,13 +140,6 @@ class Operator:
             return None
         if not isinstance(given, Const):
             raise refuse(self.node, f"its {word} is not constant, but computed from an input")
-        return self._floats(given, word)
-
-    def _floats(self, given: Const, word: str) -> Array:
-        """All operands have X's type, and clstm reads X as float32."""
-        if given.array.dtype.kind == "f" and given.array.dtype != np.float32:
-            raise ModelFormatError(f"{self.node}: {word} of {given.array.dtype} beside an X of "
-                                   "float32; export the model as float32")  # fmt: skip
         return given.floats(f"{self.node}, {word}")
 
     def _shaped(self, word: str, array: Array, shape: tuple[int, ...]) -> None:
@@ -190,17 +183,18 @@ class Operator:
                 found["coupled"] = "f=1-i"
         return found
 
-    def initial(self) -> dict[str, Value | Array | None]:
+    def initial(self, graph: Graph) -> dict[str, Value | Array | None]:
         words = {"h0": 5, "c0": 6} if self.op == "LSTM" else {"h0": 5}
-        return {word: self._initial(word, self.inputs[i]) for word, i in words.items()}
+        return {word: self._initial(graph, word, self.inputs[i]) for word, i in words.items()}
 
-    def _initial(self, word: str, given: Any) -> Value | Array | None:
+    def _initial(self, graph: Graph, word: str, given: Any) -> Value | Array | None:
         """A state with its layers first, or an array of (D, H)."""
         if given is None:
             return None
         if isinstance(given, Const):
             # Repeated along the batch, as zeros of its size are.
-            array = self._floats(Const(given.array), f"initial_{word[0]}")
+            array = Const(given.array).floats(f"{self.node}, initial_{word[0]}")
+            graph.budget.take(array.size, self.node)
             if self.layout and array.ndim == 3:
                 array = array.transpose(1, 0, 2)
             if array.ndim != 3 or array.shape[::2] != (self.directions, self.hidden):
@@ -226,12 +220,14 @@ class Operator:
             )
         return state
 
-    def lengths(self, time: Any) -> bool:
-        """Whether each sequence has a length of its own; time: the size of x's axis of time."""
+    def lengths(self, graph: Graph, time: Any) -> bool:
+        """Whether each sequence has a length of its own; time: x's axis of time."""
         given = self.inputs[4]
         if isinstance(given, Const):
             wanted = Size(time.rows) if time.size is None else time.size
-            if given.array.size and all(n == wanted for n in given.array.reshape(-1)):
+            graph.budget.take(given.array.size, self.node)
+            like = given.array.dtype == object or not isinstance(wanted, Size)
+            if like and given.array.size and np.all(given.array == wanted):
                 return False
             raise refuse(self.node, "constant sequence_lens", "make the lengths an input")
         return given is not None
@@ -241,7 +237,7 @@ class Operator:
         if x.ndim != 3:
             raise ModelFormatError(f"{self.node}: X has {x.ndim} axes, expected 3")
         time, batch = (1, 0) if self.layout else (0, 1)
-        ragged = self.lengths(x.axes[time])
+        ragged = self.lengths(graph, x.axes[time])
         x = restored(x)
         n = x.axes[-1].size
         if x.axes[-1].kind == FEATURE and n != self.cells[0]["weight_ih"].shape[1]:
@@ -255,7 +251,7 @@ class Operator:
         made = graph.recurrent(
             self.node, _KINDS[self.op], x, self.cells, time=time, batch=batch,
             hidden=self.hidden, out=self.hidden, directions=self.directions,
-            initial=self.initial(), options=options,
+            initial=self.initial(graph), options=options,
         )  # fmt: skip
         y, h, c = made.y, made.h, made.c
         y = split_features(y, (self.directions, self.hidden))

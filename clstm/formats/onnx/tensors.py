@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ _TYPES: dict[int, tuple[str, str]] = {
 }  # fmt: skip
 FLOATS = (1, 10, 11, BFLOAT16)
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FIELDS = sorted({field for _, field in _TYPES.values()})
+_FIELDS = {"float_data": "<f4", "int32_data": "<i4", "int64_data": "<i8", "double_data": "<f8",
+           "uint64_data": "<u8"}  # fmt: skip
 _BITS = (10, BFLOAT16)  # int32_data holds their bits
 
 
@@ -84,8 +84,9 @@ class TensorReader:
             values = getattr(proto, field)
             if len(values) != count:
                 raise ModelFormatError(f"{what}: shape {shape}, but {len(values)} values")
-            self.budget.take(n_bytes, what)
-            flat = _from_field(proto, values, dtype, what)
+            held = np.dtype(_FIELDS[field])
+            self.budget.take(n_bytes + (0 if held == dtype else count * held.itemsize), what)
+            flat = _from_field(proto, np.array(values, held), dtype, what)
         if dtype.kind == "b" and flat.size and flat.view(np.uint8).max() > 1:
             raise ModelFormatError(f"{what}: a bool is neither 0 nor 1")
         if proto.data_type == BFLOAT16:
@@ -165,19 +166,14 @@ def _read_part(path: Path, offset: int, length: int, what: str, budget: Budget) 
     return data
 
 
-def _from_field(proto: Any, values: Sequence[Any], dtype: np.dtype[Any], what: str) -> Array:
-    try:
-        if proto.data_type in _BITS:
-            return np.array(values, np.int64).astype("<u2").view(dtype)
-        wide: Any = np.float64 if dtype.kind == "f" else object if dtype.itemsize == 8 else np.int64
-        array = np.array(values, dtype if dtype.itemsize == 8 else wide)
-        if dtype.kind in "biu" and array.size and dtype.itemsize < 8:
-            low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-            if array.min() < low or array.max() > high:
-                raise ModelFormatError(f"{what}: values outside of {dtype}")
-        return array.astype(dtype)
-    except OverflowError:
-        raise ModelFormatError(f"{what}: values outside of {dtype}") from None
+def _from_field(proto: Any, array: Array, dtype: np.dtype[Any], what: str) -> Array:
+    if proto.data_type in _BITS:
+        return array.astype("<u2").view(dtype)
+    if dtype.kind in "biu" and array.size and array.dtype != dtype:
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if array.min() < low or array.max() > high:
+            raise ModelFormatError(f"{what}: values outside of {dtype}")
+    return array.astype(dtype, copy=False)
 
 
 assert sys.byteorder in ("little", "big")
