@@ -74,7 +74,9 @@ def test_element_types() -> None:
     """Weights have X's type; bfloat16 is read exactly; integers are no weights."""
     for dtype in (np.float16, np.float64):
         tensors = ONE | CELL | {"R": R.astype(dtype)}
-        with pytest.raises(clstm.ModelFormatError, match=f"lstm_Y', R: a constant of {np.dtype(dtype)}"):
+        with pytest.raises(
+            clstm.ModelFormatError, match=f"lstm_Y', R: a constant of {np.dtype(dtype)}"
+        ):
             read(file(lstm(), X, ["Y"], tensors))
     for kind, word in ((TensorProto.DOUBLE, "float64"), (TensorProto.FLOAT16, "float16")):
         with pytest.raises(clstm.UnsupportedError, match=f"input 'x'.*{word}.*float32"):

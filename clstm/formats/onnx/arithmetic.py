@@ -72,7 +72,8 @@ def _divide(a: Array, b: Array) -> Array:
         raise ZeroDivisionError("division by 0")
     found = np.asarray(np.fmod(a, b))
     np.subtract(a, found, out=found)
-    return np.floor_divide(found, b, out=found)
+    np.floor_divide(found, b, out=found)
+    return found
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
