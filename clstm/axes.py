@@ -27,6 +27,7 @@ Array = NDArray[Any]
 ROW, FEATURE, LAYER, ONE = "row", "feature", "layer", "one"
 
 _MOST_NUMBERS = 2**26  # of a matrix that is made here
+_MOST_AXES = 64  # NumPy's limit
 
 LOOP = (
     "a loop over time that the exporter unrolled; export nn.LSTM, nn.GRU or nn.RNN instead of a "
@@ -137,6 +138,8 @@ def unsqueeze(node: str, value: Value, where: Iterable[int]) -> Value:
         raise refuse(node, f"the axes {where} twice")
     left = iter(value.axes)
     n = value.ndim + len(places)
+    if n > _MOST_AXES:
+        raise refuse(node, f"makes {n} axes; an array has {_MOST_AXES} at most")
     return replace(value, axes=tuple(One if i in places else next(left) for i in range(n)))
 
 

@@ -101,7 +101,7 @@ def _merge(graph: Graph, nodes: list[Node], outputs: Sequence[Node]) -> dict[int
     for node in [*(i for n in nodes for i in n.inputs), *outputs]:
         readers[id(node)] = readers.get(id(node), 0) + 1
     instead: dict[int, Node] = {}
-    for node in list(nodes):
+    for node in nodes:
         if node.kind not in _STACKED:
             continue
         before = instead.get(id(node.inputs[0]), node.inputs[0])
@@ -109,9 +109,9 @@ def _merge(graph: Graph, nodes: list[Node], outputs: Sequence[Node]) -> dict[int
             for word in set(before.initial) | set(node.initial):
                 before.initial[word] = np.concatenate([_initial(n, word) for n in (before, node)])
             before.cells += node.cells
-            before.name = f"{before.name} and {node.name}"
-            nodes.remove(node)
+            before.name = f"{before.name.partition(' and ')[0]} and {node.name}"
             instead[id(node)] = before
+    nodes[:] = [n for n in nodes if id(n) not in instead]
     return instead
 
 
@@ -127,7 +127,8 @@ def _initial(node: Node, word: str) -> Array:
 
 
 def _alike(a: Node, b: Node) -> bool:
-    shapes = [{w: np.shape(t) for w, t in c.items() if w != "weight_ih"} for c in a.cells + b.cells]
+    cells = [*a.cells[:1], *b.cells]  # those of a are alike
+    shapes = [{w: np.shape(t) for w, t in c.items() if w != "weight_ih"} for c in cells]
     return (
         a.kind is b.kind
         and a.options == b.options
@@ -146,6 +147,7 @@ class _Writer:
         self.slots: dict[int, int] = {id(graph.source): 0}
         self.at = 0  # the value that the next layer would read
         self.prefixes: set[str] = set()
+        self.parents: set[str] = set()  # of these, so that no name is a part of another
 
     def slot(self, node: Node) -> int:
         return self.slots[id(self.instead.get(id(node), node))]
@@ -235,13 +237,17 @@ class _Writer:
     def _prefix(self, node: Node) -> str:
         base = node.prefix or f"{node.kind.__name__.lower()}{len(self.layers) + 1}"
         prefix, n = base, 1
-        while prefix in self.prefixes or any(
-            p.startswith(prefix + ".") or prefix.startswith(p + ".") for p in self.prefixes
-        ):
+        while {prefix, *_parents(prefix)} & self.prefixes or prefix in self.parents:
             n += 1
             prefix = f"{base}_{n}"
         self.prefixes.add(prefix)
+        self.parents.update(_parents(prefix))
         return prefix
+
+
+def _parents(prefix: str) -> list[str]:
+    parts = prefix.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 __all__ = ["emit"]

@@ -6,7 +6,9 @@ time. Beside what is counted a load takes next to nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from clstm.formats.onnx.constants import Folder
 from onnx_files import (
     FLOAT,
     INT64,
+    SMALL,
     H,
     array,
+    file,
     floats,
     ints,
     made,
@@ -321,6 +325,65 @@ def test_sizes_are_few(op: str) -> None:
         else:
             with pytest.raises(clstm.UnsupportedError, match=f"{op} 'k': 65 sizes known only"):
                 read(data)
+
+
+# ---- many of one thing --------------------------------------------------------------------------
+
+
+def many_inputs(n: int) -> bytes:
+    """All moved together, one move after the other."""
+    names = [f"h{i}" for i in range(n)]
+    moves = [node("Identity", [f"y{i}"], [f"y{i + 1}"]) for i in range(n)]
+    nodes = [node("Concat", ["x", *names], ["y0"], axis=-1), *moves]
+    return file(nodes, {name: SMALL["x"] for name in ["x", *names]}, [f"y{n}"])
+
+
+def many_layers(n: int) -> bytes:
+    """Of one number, which become one of many layers."""
+    layer = [node("RNN", ["x", "A", "A"], ["q"], hidden_size=1), LAYER[1]]
+    tensors = {"A": array(1, 1, 1), "one": ints(1)}
+    return chain(n, *layer, of=1, tensors=tensors).SerializeToString()
+
+
+def many_names(n: int) -> bytes:
+    """A product and its sums, each of which is a layer."""
+    sums = [node("Add", [f"y{i}", "b"], [f"y{i + 1}"]) for i in range(n)]
+    nodes = [node("MatMul", ["x", "w"], ["y0"]), *sums]
+    return file(nodes, SMALL, [f"y{n}"], {"w": array(2, 2), "b": array(2)})
+
+
+def many_branches(n: int) -> bytes:
+    inner = helper.make_graph([], "g", [], [helper.make_tensor_value_info("x", FLOAT, None)])
+    some = node("If", ["c"], ["k"], then_branch=inner, else_branch=inner)
+    nodes = [onnx.NodeProto.FromString(some.SerializeToString()) for _ in range(n)]
+    for i, one in enumerate(nodes):
+        one.output[:] = [f"k{i}"]
+    return file([*nodes, node("Relu", ["x"], ["y"])], SMALL, ["y"], {"c": np.bool_(True)})
+
+
+def seconds(data: bytes) -> float:
+    """The least of two times that reading takes of the CPU."""
+    found = []
+    for _ in range(2):
+        begin = time.process_time()
+        with contextlib.suppress(clstm.UnsupportedError):
+            read(data)
+        found.append(time.process_time() - begin)
+    return min(found)
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("many, n", [(many_inputs, 2400), (many_layers, 2400),
+                                     (many_names, 4800), (many_branches, 16_000)])  # fmt: skip
+def test_the_time_grows_with_the_file(many: Any, n: int) -> None:
+    """Four times as many took more than ten times as long, and seconds."""
+    assert seconds(many(n)) < 9 * seconds(many(n // 4))
+
+
+def test_axes_are_few() -> None:
+    data = chain(65, node("Unsqueeze", ["x", "n0"], ["y"]), of=1, tensors={"n0": ints(0)})
+    with pytest.raises(clstm.UnsupportedError, match="makes 65 axes; an array has 64 at most"):
+        read(data.SerializeToString())
 
 
 # ---- what a count must not change ---------------------------------------------------------------

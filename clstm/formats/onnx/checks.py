@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clstm.errors import ModelFormatError, UnsupportedError
@@ -41,7 +41,7 @@ def check_model(model: Any) -> None:
     """Raises ModelFormatError where a name is made twice or an output is not made."""
     for function in model.functions:
         _texts(function.node)
-    _check(model.graph, set(), 0)
+    _check(model.graph, (), 0)
 
 
 def _texts(nodes: Any) -> None:
@@ -60,7 +60,8 @@ def _once(names: Iterable[str], what: str, known: set[str]) -> None:
             known.add(name)
 
 
-def _check(graph: Any, outer: set[str], depth: int) -> None:
+def _check(graph: Any, outer: Sequence[set[str]], depth: int) -> None:
+    """outer: the names that are known in each of the graphs around it."""
     if depth > MOST_DEPTH:
         raise UnsupportedError(f"graphs in graphs, more than {MOST_DEPTH} deep")
     if len(graph.sparse_initializer):
@@ -77,16 +78,16 @@ def _check(graph: Any, outer: set[str], depth: int) -> None:
     for node in graph.node:
         what = f"{shown(node.op_type)[1:-1]} {shown(node.name or ''.join(node.output[:1]))}"
         for name in node.input:
-            if name and name not in known and name not in outer:
+            if name and not any(name in names for names in (known, *outer)):
                 raise ModelFormatError(f"{what}: reads {shown(name)}, which no node before it "
                                        "makes: a cycle, or nodes out of order")  # fmt: skip
         _once(node.output, f"{what}, output", known)
         for attr in node.attribute:
             if attr.HasField("g"):
-                _check(attr.g, outer | known, depth + 1)
+                _check(attr.g, (known, *outer), depth + 1)
     if not all(o.name for o in graph.output):
         raise ModelFormatError("an output without a name")
     declared: set[str] = set()
     _once((o.name for o in graph.output), "output", declared)
-    for name in declared - known - (set() if depth == 0 else outer):
+    for name in declared.difference(known, *outer):
         raise ModelFormatError(f"output {shown(name)}: no node makes it")

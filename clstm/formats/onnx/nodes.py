@@ -12,8 +12,8 @@ from clstm.errors import ModelFormatError, UnsupportedError
 from ..source import shown
 from .tensors import TensorReader
 
-MOST_NODES = 5_000  # and one more for every 64 bytes of the file: functions, which are put in
-# place, may call each other, so that 2 KB would make a million
+MOST_NODES = 5_000  # and one more for every 4 KiB of the file: one may be 30 bytes and take a
+# tenth of a millisecond, and functions, which are put in place, may call each other
 MOST_DEPTH = 16
 _OURS = ("", "ai.onnx")
 # AttributeProto.AttributeType
@@ -104,7 +104,7 @@ class Flattener:
 
     def __init__(self, model: Any) -> None:
         self.functions = {(f.domain, f.name): f for f in model.functions}
-        self.count, self.most = 0, MOST_NODES + model.ByteSize() // 64
+        self.count, self.most = 0, MOST_NODES + model.ByteSize() // 2**12
 
     def nodes(
         self, protos: Any, names: Mapping[str, str] | None = None, prefix: str = "",

@@ -130,6 +130,7 @@ class Analysis:
         for node in self.every:
             for place, name in enumerate(node.inputs):
                 self.readers.setdefault(name, []).append((node, place))
+        self.ends = self._ends()
 
     def _with_branches(self, nodes: Sequence[FileNode]) -> Iterator[FileNode]:
         for node in nodes:
@@ -157,25 +158,25 @@ class Analysis:
                     stack += node.inputs
         return found
 
-    def ends(self, name: str) -> dict[str, list[tuple[FileNode, int]]]:
-        """What a value feeds when it is only moved: kinds of ends, and where."""
-        found: dict[str, list[tuple[FileNode, int]]] = {}
-        seen, stack = {name}, [name]
+    def _ends(self) -> dict[str, set[str]]:
+        """What each value feeds when it is only moved: from the ends back, all at once."""
+        moved: dict[str, list[str]] = {}  # what a value is made of
+        found: dict[str, set[str]] = {}
+        for name, readers in self.readers.items():
+            for node, place in readers:
+                if node.op in _MOVES and (place == 0 or node.op == "Concat"):
+                    for out in node.outputs:
+                        moved.setdefault(out, []).append(name)
+                elif node.op not in _SIZES:
+                    kind = _RECURRENT.get(node.op, {}).get(place, OTHER)
+                    found.setdefault(name, set()).add(kind)
+        stack = [(name, kind) for name, kinds in found.items() for kind in kinds]
         while stack:
-            at = stack.pop()
-            for node, place in self.readers.get(at, ()):
-                if node.op in _RECURRENT:
-                    kind = _RECURRENT[node.op].get(place, OTHER)
-                elif node.op in _SIZES:
-                    continue
-                elif node.op in _MOVES and (place == 0 or node.op == "Concat"):
-                    new = [n for n in node.outputs if n not in seen]
-                    seen.update(new)
-                    stack += new
-                    continue
-                else:
-                    kind = OTHER
-                found.setdefault(kind, []).append((node, place))
+            name, kind = stack.pop()
+            for source in moved.get(name, ()):
+                if kind not in found.setdefault(source, set()):
+                    found[source].add(kind)
+                    stack.append((source, kind))
         return found
 
 
@@ -194,7 +195,7 @@ def roles_of(
     for i in inputs:
         if i.name not in needed:
             continue
-        ends = set(analysis.ends(i.name))
+        ends = analysis.ends.get(i.name, set())
         if i.name in stated or ends == {STATE}:
             stated.add(i.name)
         elif ends == {LENGTHS} and not i.floating and lengths is None:
@@ -208,9 +209,10 @@ def roles_of(
     by_name = [i.name for i in rest if i.floating and _STATE_NAME.fullmatch(i.name)]
     sources = [i.name for i in rest if i.name not in by_name] or [i.name for i in rest]
     found = []
+    left, named = {i.name for i in rest}, set(by_name)
     for source in sources[:4]:
-        others = [i for i in inputs if i.name in stated or (i in rest and i.name != source and (
-            free or i.name in by_name or STATE in analysis.ends(i.name)))]  # fmt: skip
+        others = [i for i in inputs if i.name in stated or (i.name in left - {source} and (
+            free or i.name in named or STATE in analysis.ends.get(i.name, ())))]  # fmt: skip
         states = {i.name: _layer_axes(i, analysis) for i in others if i.floating and i.dims}
         found.append(Roles(source, states, lengths, pairs, needed,
                            analysis.top, analysis.flattener))  # fmt: skip
