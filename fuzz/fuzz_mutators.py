@@ -370,7 +370,9 @@ def _protobuf(data: bytes, rng: random.Random) -> bytes:
             value[i] = _scalar(field, values[i], everything, rng)
         elif how == 3:
             alike = [m for m in everything if m.DESCRIPTOR is field.message_type]
-            values[i].CopyFrom(rng.choice(alike))
+            copy = type(values[i])()  # one that stands in the other is lost before it is copied
+            copy.CopyFrom(rng.choice(alike))
+            values[i].CopyFrom(copy)
         else:
             return _protobuf(data, rng)
     elif field.message_type is not None or how == 0:

@@ -372,9 +372,21 @@ def seconds(data: bytes) -> float:
     return min(found)
 
 
+def many_states(n: int) -> bytes:
+    layer = [node("RNN", ["x", "A", "A", "", "", "h"], ["q", "hn"], hidden_size=1), LAYER[1]]
+    model = chain(n, *layer, of=1, tensors={"A": array(1, 1, 1), "one": ints(1)})
+    for i, one in enumerate(model.graph.node[::2]):
+        one.input[5], one.output[1] = f"h{i}", f"hn{i}"
+        given = helper.make_tensor_value_info(f"h{i}", FLOAT, [1, "b", 1])
+        model.graph.input.append(given)
+        model.graph.output.append(helper.make_tensor_value_info(f"hn{i}", FLOAT, None))
+    return model.SerializeToString()
+
+
 @pytest.mark.timing
 @pytest.mark.parametrize("many, n", [(many_inputs, 2400), (many_layers, 2400),
-                                     (many_names, 4800), (many_branches, 16_000)])  # fmt: skip
+                                     (many_names, 4800), (many_branches, 16_000),
+                                     (many_states, 2400)])  # fmt: skip
 def test_the_time_grows_with_the_file(many: Any, n: int) -> None:
     """Four times as many took more than ten times as long, and seconds."""
     assert seconds(many(n)) < 9 * seconds(many(n // 4))

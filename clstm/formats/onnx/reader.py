@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from .nodes import FileNode, attributes, check_schema
 from .operators import Op, apply
 from .partial import Partial
 from .recurrent import Operator, joined
-from .roles import Input, Roles, crossing
+from .roles import Input, Owners, Roles
 from .tensors import TensorReader
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
@@ -284,14 +284,15 @@ class Reader:
             wanted.setdefault(owner, {})[i] = row
         named = dict(self.roles.pairs)
         taken: dict[str, Value] = {}
+        found: dict[tuple[StateRow | None, ...], list[tuple[str, Value]]] = {}
+        for name, value in outputs:
+            if (state := self._as_state(value)) is not None:
+                found.setdefault(state.states or (), []).append((name, state))
         for owner, used in wanted.items():
-            rows = [used.get(i) for i in range(len(used))]
-            for name, value in outputs:
+            for name, state in found.get(tuple(used.get(i) for i in range(len(used))), ()):
                 if name not in taken and named.get(owner, name) == name:
-                    state = self._as_state(value)
-                    if state is not None and list(state.states or ()) == rows:
-                        taken[name] = state
-                        break
+                    taken[name] = state
+                    break
             else:
                 if owner in named:
                     raise refuse(f"output {shown(named[owner])}",
@@ -300,6 +301,9 @@ class Reader:
         for owner in named.keys() - wanted.keys():
             raise refuse(f"input {shown(owner)}", "is not the initial state of a recurrent layer")
         values = []
+        firsts = {v.states[0] for v in taken.values() if v.states}
+        left = (s for s, used in wanted.items() if s not in named and used.get(0) not in firsts)
+        unpaired, order = next(left, None), {id(n): i for i, n in enumerate(graph.nodes)}
         for name, value in outputs:
             if name in taken:
                 continue
@@ -308,17 +312,9 @@ class Reader:
                 if given is not None:
                     raise refuse(f"output {shown(name)}", f"is the state input {shown(given)} as "
                                  "it came in, not a next one")  # fmt: skip
-                unpaired = [
-                    s
-                    for s in wanted
-                    if s not in named
-                    and not any(
-                        (r := v.states or ()) and r[0] == wanted[s].get(0) for v in taken.values()
-                    )
-                ]
-                if unpaired and not graph.stepwise:
-                    graph.pair(unpaired[0], name, value)  # refuses by name
-                self._check_order(name, value)
+                if unpaired is not None and not graph.stepwise:
+                    graph.pair(unpaired, name, value)  # refuses by name
+                self._check_order(name, value, order)
                 taken[name] = value
             else:
                 values.append((name, value))
@@ -326,11 +322,13 @@ class Reader:
 
     def _check_names(self, taken: dict[str, Value], wanted: dict[str, dict[int, StateRow]]) -> None:
         """Refuses names that say another pairing than the data takes."""
+        owners, named = Owners(wanted), dict(self.roles.pairs)
+        firsts: dict[StateRow | None, list[str]] = {}
+        for name, value in taken.items():
+            firsts.setdefault(value.states[0] if value.states else None, []).append(name)
         for owner, used in wanted.items():
-            for name, value in taken.items():
-                if owner in dict(self.roles.pairs) or (value.states or ())[:1] != (used.get(0),):
-                    continue
-                other = crossing(owner, name, wanted)
+            for name in firsts.get(used.get(0), ()) if owner not in named else ():
+                other = owners.crossing(owner, name)
                 if other is not None:
                     raise refuse(
                         f"output {shown(name)}", f"is the next state of the input {shown(owner)}, "
@@ -338,9 +336,8 @@ class Reader:
                         f"say which pairs are meant: states=[({owner!r}, {name!r}), ...]",
                     )  # fmt: skip
 
-    def _check_order(self, name: str, value: Value) -> None:
+    def _check_order(self, name: str, value: Value, order: Mapping[int, int]) -> None:
         """Refuses layers of a state that come out in another order than the model has them."""
-        order = {id(n): i for i, n in enumerate(self.graph.nodes)}
         for word in "hc":
             rows = [(order[id(r.owner)], r.index) for r in value.states or () if r.word == word]
             if rows != sorted(rows):

@@ -39,25 +39,34 @@ _AFFIXES = {"in", "out", "input", "output", "new", "next", "prev", "old", "init"
             "final", "last", "n", "t"}  # fmt: skip
 
 
-def crossing(owner: str, output: str, owners: Iterable[str]) -> str | None:
-    """The state input that the output's name says, if it is another one than `owner`."""
+def _key(name: str) -> str:
+    words = [w for w in re.split("[^a-z0-9]+", name.lower()) if w]
+    return "_".join(w for w in words if w not in _AFFIXES) or name.lower()
 
-    def key(name: str) -> str:
-        words = [w for w in re.split("[^a-z0-9]+", name.lower()) if w]
-        return "_".join(w for w in words if w not in _AFFIXES) or name.lower()
 
-    def letter(name: str) -> str:
-        found = re.fullmatch(r"(?:.*[_./])?([hc])\d*[nxto]?", key(name))
-        return found[1] if found else ""
+def _letter(name: str) -> str:
+    found = re.fullmatch(r"(?:.*[_./])?([hc])\d*[nxto]?", _key(name))
+    return found[1] if found else ""
 
-    others = [o for o in owners if o != owner]
-    for say in (key, letter):
-        said = say(output)
-        if said and said == say(owner):
-            return None
-        if said and (found := next((o for o in others if say(o) == said), None)):
-            return found
-    return None
+
+class Owners:
+    """The state inputs, by what their names say."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.said: dict[tuple[Any, str], list[str]] = {}
+        for name in names:
+            for say in (_key, _letter):
+                self.said.setdefault((say, say(name)), []).append(name)
+
+    def crossing(self, owner: str, output: str) -> str | None:
+        """The state input that the output's name says, if it is another one than `owner`."""
+        for say in (_key, _letter):
+            said = say(output)
+            if said and said == say(owner):
+                return None
+            if said and (found := self.said.get((say, said))):
+                return found[0]
+        return None
 
 
 @dataclass(frozen=True)
