@@ -71,7 +71,7 @@ def mutants(reader, first, count):
 def test_mutants_are_refused_or_read_as_others_read_them(reader):
     """torch, NumPy, safetensors, onnx, clstm's C reader: bit for bit."""
     read, _ = mutants(reader, 0, SHORT)
-    assert read >= SHORT // 50
+    assert read >= SHORT // 100  # of ONNX one in 22, as most of its corpus is refused
 
 
 @pytest.mark.long
