@@ -251,6 +251,14 @@ KERNEL_MUTANTS = [
         "avx2",
     ),
     Mutant(
+        "AVX2: exp without denormal results",
+        "kernels/vec_avx2.h",
+        "return v_mul(v_scale2_normal(v_mul(a, v_all(0x1p64f)), n), v_all(0x1p-64f));",
+        "return v_scale2_normal(a, n);",
+        "check_kernels",
+        "avx2",
+    ),
+    Mutant(
         "AVX-512: product after all",
         "kernels/vec_avx512.h",
         "return _mm512_fmadd_ps(a, b, c);",

@@ -40,7 +40,7 @@ STEP_MUTANTS = [
     Mutant(
         "normalised c never stored",
         "step_cell.c",
-        "norm->cell_stored ? f->c[r] : f->c_new + r * width",
+        "norm->cell_stored ? rows.c[r] : f->c_new + r * width",
         "f->c_new + r * width",
         "check_models",
     ),

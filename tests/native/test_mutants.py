@@ -87,6 +87,13 @@ def affected(mutant, kernel):
     return [f.relative_to(folder) for f in folder.glob("*.c") if path.name in f.read_text()]
 
 
+def place(mutant, source):
+    """Where its text stands. White space is the formatter's business, not a mutant's."""
+    found = list(re.finditer(r"\s+".join(map(re.escape, mutant.text.split())), source))
+    assert len(found) == 1, f"{mutant.file}: not found once: {mutant.text}"
+    return found[0]
+
+
 def survives(mutant, builder, packs, folder):
     """Builds and runs one mutant; returns what its check printed if that passed, else None."""
     kernel = mutant.kernel or BEST
@@ -94,10 +101,8 @@ def survives(mutant, builder, packs, folder):
     shutil.copytree(ROOT / "csrc", copy)
     file = copy / "src" / mutant.file
     source = file.read_text()
-    # White space is the formatter's business, not a mutant's.
-    found = list(re.finditer(r"\s+".join(map(re.escape, mutant.text.split())), source))
-    assert len(found) == 1, f"{mutant.file}: not found once: {mutant.text}"
-    file.write_text(source[: found[0].start()] + mutant.instead + source[found[0].end() :])
+    found = place(mutant, source)
+    file.write_text(source[: found.start()] + mutant.instead + source[found.end() :])
     programs, flags = CHECKS[mutant.check]
     objects = {o.result().name: o.result() for o in builder.start(programs, "cc", flags)}
     for name in affected(mutant, kernel):
@@ -143,6 +148,15 @@ def test_mutant_is_noticed(mutant, outcomes):
         pytest.skip(f"not run: no {mutant.kernel} here")
     printed = outcomes[mutant.name].result()
     assert printed is None, f"{mutant.check} did not notice: {printed}"
+
+
+@pytest.mark.parametrize("file", sorted({m.file for m in MUTANTS}))
+def test_table_follows_the_sources(file):
+    """All of it, where the suite builds a fifth."""
+    source = (ROOT / "csrc/src" / file).read_text()
+    for mutant in MUTANTS:
+        if mutant.file == file:
+            place(mutant, source)
 
 
 def test_table_is_large_enough():
