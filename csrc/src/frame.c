@@ -27,7 +27,7 @@ static struct need needs(const clstm_model *m)
         if (l->n_directions > 1) n.direction = larger(n.direction, padded(cell->n_out));
         if (cell->project.n_blocks) n.unprojected = larger(n.unprojected, hidden);
         if (cell->blas.x) n.gathered = larger(n.gathered, padded(cell->n_out));
-        if (cell->form.zone_c > 0 || cell->gates.n_c) n.c_old = larger(n.c_old, hidden);
+        if (reads_old_c(cell)) n.c_old = larger(n.c_old, hidden);
         if (late_c || (cell->norm && cell->norm->cell)) n.c_new = larger(n.c_new, hidden);
         if (cell->form.finish == FINISH_GRU_RESET) n.reset = larger(n.reset, hidden);
         if (!cell->norm) continue;

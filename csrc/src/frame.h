@@ -24,7 +24,7 @@ struct frame {
     const int64_t *tokens;     /* [first[n_steps]], of a model of tokens              */
     struct values *slot;       /* [n_ops + 1]; slot 0 is the input                    */
     size_t turn;               /* steps taken before: which way the weights are read  */
-    struct stream_step *steps; /* [m->n_cells] of a stream, else NULL               */
+    struct stream_step *steps; /* [m->n_cells] of a stream, else NULL                 */
     /* Room to work in, sized by clstm_frame_carve for max_rows and max_batch. */
     size_t z_rows;       /* rows whose totals fit in z                          */
     float *z;            /* totals of the input part                            */
@@ -58,8 +58,9 @@ void clstm_walk(const clstm_model *m, struct frame *f);
 void clstm_recurrent_walk(const clstm_model *m, const struct recurrent *l, struct frame *f,
                           struct values in, struct values out);
 
-/* step_cell.c: n rows of a cell, whose h and c pointers stand in the frame. `total` has x in it
- * already, unless x is given; then its stride is 0 and it is the biases'. */
+/* step_cell.c: n rows of a cell, whose h and c pointers stand in the frame (walk_stream_step has
+ * its own). `total` has x in it already, unless x is given; then its stride is 0 and it is the
+ * biases'. */
 struct cell_rows clstm_cell_rows(const struct cell *cell, const struct frame *f, size_t n,
                                  struct values total, const struct values *x, struct values out);
 /* One step of them, of a cell that takes_passes. */

@@ -26,8 +26,7 @@ INLINE vm v_lt(vf a, vf b) { return a < b; }                  /* false for NaN *
 INLINE vf v_select(vm m, vf a, vf b) { return m ? a : b; }
 INLINE vf v_abs(vf a) { return fabsf(a); }
 INLINE vf v_copysign(vf a, vf sign) { return copysignf(a, sign); }
-/* a 2^n for an integral n and |a| of 0.5 ... 2, where that is normal. NaN stays NaN whatever n is
- * then. */
+/* a 2^n for an integral n, where both are normal. NaN stays: its n is NaN too, and counts as 0. */
 INLINE vf v_scale2_normal(vf a, vf n)
 {
     const uint32_t i = n > -256.0f && n < 256.0f ? (uint32_t)(int32_t)n : 0;
@@ -37,7 +36,7 @@ INLINE vf v_scale2_normal(vf a, vf n)
     memcpy(&a, &bits, sizeof a);
     return a;
 }
-/* The same for n of -188 ... 60, rounded once where it is denormal. */
+/* The same for |a| of 0.5 ... 2 and n of -188 ... 60, rounded once where it is denormal. */
 INLINE vf v_scale2(vf a, vf n) { return v_mul(v_scale2_normal(v_mul(a, 0x1p64f), n), 0x1p-64f); }
 /* a = m * 2^n with m of sqrt(1/2) ... sqrt(2), for a positive and normal. */
 INLINE vf v_split(vf a, vf *n)
