@@ -9,6 +9,7 @@
 #define GROUP_OF(G) (PANELS_OF(G) > 2 ? PANELS_OF(G) : 2)
 #define GROUP_ALONE 4 /* of blocks that are read one at a time */
 #define GROUP_MAX 8
+_Static_assert(PANELS_OF(1) <= GROUP_MAX, "a group has room for the blocks that are read at once");
 
 /* The i-th of n, from either end. */
 INLINE size_t turn(size_t i, size_t n, int backward) { return backward ? n - 1 - i : i; }
