@@ -63,7 +63,7 @@ def arguments(check, kernel, packs):
         "digest": [packs["run"], 50_000, *kernel],
         "cells": [packs["cells"], 100_000, *kernel],
         "modes": [packs["run"], 4],
-        "check_file": [packs["damage"], 1_000],
+        "check_file": [packs["damage"], 5_000],
         "check_refused": [packs["refused"]],
         "check_memory": [packs["damage"], packs["one"]],
         "many_callers": [packs["large"], 3, 3, 8],
@@ -114,7 +114,7 @@ def survives(mutant, builder, packs, folder):
     build.succeed(["cc", *flags, *objects.values(), *build.LIBRARIES, "-o", program])
     sets = [] if "vec_" in mutant.file else [kernel]
     try:
-        done = build.run([program, *arguments(mutant.check, sets, packs)], timeout=30)
+        done = build.run([program, *arguments(mutant.check, sets, packs)], timeout=60)
     except subprocess.TimeoutExpired:
         return None  # noticed: the sound one takes a second
     return done.stdout[-500:] if done.returncode == 0 else None
